@@ -1,0 +1,170 @@
+"""The autoencoder and its fidelity decoder: a VAE decoder that can take the LQ encoder's features through gated skips.
+
+A VAE alone loses detail that the photograph still has. Controllable feature wrapping (StableSR, IJCV 2024; CodeFormer, NeurIPS 2022) lets
+the decoder borrow it from the degraded image, as much as `fidelity` allows.
+
+Hub code: this file is copied verbatim next to the weights, so it imports torch and diffusers only.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, ModelMixin  # noqa: F401 (diffusers looks `ModelMixin` up in this module)
+from diffusers.models.autoencoders.vae import DecoderOutput
+from diffusers.models.unets.unet_stable_cascade import SDCascadeLayerNorm
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from torch import nn
+
+
+class GatedSkip(nn.Module):
+    """Adds what the LQ features can tell to the decoder's features, gated per pixel: `h + fidelity * sigmoid(gate) * value`."""
+
+    def __init__(self, channels: int, lq_channels: int):
+        super().__init__()
+        self.gate = nn.Conv2d(channels + lq_channels, channels, 1)
+        self.value = nn.Conv2d(lq_channels, channels, 1)
+        nn.init.zeros_(self.value.weight)
+        nn.init.zeros_(self.value.bias)
+
+    def forward(self, hidden_states: torch.Tensor, lq_features: torch.Tensor, fidelity: float) -> torch.Tensor:
+        gate = self.gate(torch.cat([hidden_states, lq_features], dim=1)).sigmoid()
+        return hidden_states + fidelity * gate * self.value(lq_features)
+
+
+class PixelSkip(nn.Module):
+    """The skip at the finest level: a gain and an offset for every value of the degraded image, predicted from the decoder's features.
+
+    Haze is `I = J t + A (1 - t)` and darkness is a factor, so both are undone by a gain and an offset; for noise, blur, rain and blocks
+    the offset alone is the residual. It starts at gain 1 and offset 0: an untrained skip returns the photograph as it is.
+    """
+
+    max_log_gain = 3.0  # a factor of 20 either way
+
+    def __init__(self, channels: int, image_channels: int, patch_size: int):
+        super().__init__()
+        self.patch_size = patch_size
+        self.conv = nn.Conv2d(channels, 2 * image_channels * patch_size**2, 3, padding=1)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, hidden_states: torch.Tensor, lq_pixel_values: torch.Tensor) -> torch.Tensor:
+        log_gain, offset = F.pixel_shuffle(self.conv(F.silu(hidden_states)), self.patch_size).chunk(2, dim=1)  # (B, 3, H, W) each
+        gain = (self.max_log_gain * torch.tanh(log_gain / self.max_log_gain)).exp()
+        # Gains act on light, so on [0, 1] and not on the network's [-1, 1].
+        return gain * (lq_pixel_values + 1) + 2 * offset - 1
+
+
+class FoundIRAutoencoderKL(AutoencoderKL):
+    """diffusers' `AutoencoderKL` whose decoder can look at the degraded image.
+
+    Args:
+        lq_block_out_channels (`tuple[int]`): Widths of the LQ encoder's levels, finest first; as many as this autoencoder has levels.
+        patch_size (`int`, defaults to 1): Pixels are folded into channels in squares of this side, outside the encoder and the decoder.
+        norm_type (`"group"` or `"layer"`, defaults to `"group"`): `"layer"` normalises every position over its channels, so that a tile
+            of an image is decoded as the image is.
+        kwargs: Everything that `AutoencoderKL` takes; `in_channels` and `out_channels` count image channels.
+    """
+
+    _own_config = {"lq_block_out_channels", "patch_size", "norm_type"}
+
+    def __init__(
+        self,
+        *args,
+        lq_block_out_channels: tuple[int, ...] = (128, 256, 512, 512),
+        patch_size: int = 1,
+        norm_type: Literal["group", "layer"] = "group",
+        in_channels: int = 3,
+        out_channels: int = 3,
+        **kwargs,
+    ):
+        folded = patch_size**2
+        super().__init__(*args, in_channels=in_channels * folded, out_channels=out_channels * folded, **kwargs)
+        if norm_type not in ("group", "layer"):
+            raise ValueError(f"`norm_type` must be 'group' or 'layer', got {norm_type!r}.")
+        widths = list(self.config.block_out_channels)
+        if len(lq_block_out_channels) != len(widths):
+            raise ValueError(
+                f"`lq_block_out_channels` needs one width for each of the {len(widths)} levels, got {lq_block_out_channels!r}."
+            )
+        self.register_to_config(
+            lq_block_out_channels=tuple(lq_block_out_channels),
+            patch_size=patch_size,
+            norm_type=norm_type,
+            in_channels=in_channels,
+            out_channels=out_channels,
+        )
+        entering = [widths[-1], *widths[:0:-1]]  # channels on entry to each up block, coarsest first
+        self.skips = nn.ModuleList(
+            GatedSkip(channels, lq) for channels, lq in zip(entering, reversed(lq_block_out_channels), strict=True)
+        )
+        self.pixel_skip = PixelSkip(widths[0], out_channels, patch_size)
+        if norm_type == "layer":
+            _replace_group_norms(self)
+
+    @staticmethod
+    def _get_init_keys(input_class):
+        # diffusers reads a class's configuration from its signature; ours forwards `**kwargs` to the parent's.
+        return AutoencoderKL._get_init_keys(AutoencoderKL) | FoundIRAutoencoderKL._own_config
+
+    @property
+    def scale_factor(self) -> int:
+        """Image pixels per latent, along one side."""
+        return self.config.patch_size * 2 ** (len(self.config.block_out_channels) - 1)
+
+    def fidelity_parameters(self) -> list[nn.Parameter]:
+        """What `fidelity` brings in: the skips. All the rest is the plain autoencoder."""
+        return [*self.skips.parameters(), *self.pixel_skip.parameters()]
+
+    @apply_forward_hook
+    def encode(self, x: torch.Tensor, return_dict: bool = True):
+        """As `AutoencoderKL.encode`: images `(B, 3, H, W)` in [-1, 1] -> a distribution of latents."""
+        return super().encode(F.pixel_unshuffle(x, self.config.patch_size), return_dict=return_dict)
+
+    @apply_forward_hook
+    def decode(
+        self,
+        z: torch.Tensor,
+        return_dict: bool = True,
+        generator=None,
+        lq_features: tuple[torch.Tensor, ...] | None = None,
+        lq_pixel_values: torch.Tensor | None = None,
+        fidelity: float = 1.0,
+    ) -> DecoderOutput | tuple[torch.Tensor]:
+        """Decodes latents, helped by the degraded image as far as `fidelity` allows.
+
+        Args:
+            z (`torch.Tensor` of shape `(batch, latent channels, height, width)`): Latents, unscaled.
+            lq_features (`tuple[torch.Tensor]`, *optional*): The LQ encoder's features, finest first.
+            lq_pixel_values (`torch.Tensor` of shape `(batch, 3, height * scale, width * scale)`, *optional*): The degraded image in [-1, 1].
+            fidelity (`float`, defaults to 1.0): 0 is the plain VAE decoder, 1 takes the skips in full, values between blend.
+        """
+        if fidelity and (lq_features is None or lq_pixel_values is None):
+            raise ValueError("`fidelity` above 0 needs `lq_features` and `lq_pixel_values`; pass `fidelity=0` to decode without them.")
+        decoder = self.decoder
+        hidden_states = z if self.post_quant_conv is None else self.post_quant_conv(z)
+        hidden_states = decoder.mid_block(decoder.conv_in(hidden_states))
+        if fidelity:
+            for up_block, skip, lq in zip(decoder.up_blocks, self.skips, reversed(lq_features), strict=True):
+                hidden_states = up_block(skip(hidden_states, lq, fidelity))
+        else:
+            for up_block in decoder.up_blocks:
+                hidden_states = up_block(hidden_states)
+        sample = None
+        if fidelity < 1:
+            sample = decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(hidden_states)))
+            sample = F.pixel_shuffle(sample, self.config.patch_size)
+        if fidelity:
+            kept = self.pixel_skip(hidden_states, lq_pixel_values)
+            sample = kept if sample is None else torch.lerp(sample, kept, fidelity)
+        return DecoderOutput(sample=sample) if return_dict else (sample,)
+
+
+def _replace_group_norms(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.GroupNorm):
+            setattr(module, name, SDCascadeLayerNorm(child.num_channels, eps=child.eps))
+        else:
+            _replace_group_norms(child)

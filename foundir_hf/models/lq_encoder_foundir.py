@@ -1,0 +1,175 @@
+"""The LQ encoder of FoundIR-v2: reads the degraded image once and hands its features to the denoiser and to the fidelity decoder.
+
+Hub code: this file is copied verbatim next to the weights, so it imports torch and diffusers only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.vae import Encoder
+from diffusers.models.unets.unet_stable_cascade import SDCascadeLayerNorm
+from diffusers.utils import BaseOutput
+from torch import nn
+
+
+@dataclass
+class FoundIRLQEncoderOutput(BaseOutput):
+    """What the LQ encoder saw.
+
+    Args:
+        lq_hidden_states (`torch.Tensor` of shape `(batch, channels, height / scale, width / scale)`): Features for the denoiser.
+        lq_features (`tuple[torch.Tensor]`): One map a level for the fidelity decoder, finest first, each half the size of the one before.
+    """
+
+    lq_hidden_states: torch.Tensor
+    lq_features: tuple[torch.Tensor, ...]
+
+
+class FoundIRLQEncoder(ModelMixin, ConfigMixin):
+    """A VAE-shaped encoder of the degraded image (the paper takes the VAE encoder's penultimate features).
+
+    Args:
+        in_channels (`int`): Channels of the image.
+        patch_size (`int`): Pixels are first folded into channels in squares of this side; 1 is the paper's.
+        block_out_channels (`tuple[int]`): Width of each level; every level but the last halves the size.
+        layers_per_block (`int`): Residual blocks a level.
+        norm_num_groups (`int`): Groups of the group normalisation.
+        norm_type (`"group"` or `"layer"`): `"layer"` normalises every position over its channels, which no tile border can disturb.
+        mid_block_add_attention (`bool`): Self-attention over all positions in the middle block, as in SDXL's VAE. Quadratic in pixels.
+        thumbnail_size (`int`, *optional*): Side of a small copy of the *whole* image from which exposure, haze and colour cast are
+            judged; the judgement modulates every level. A tile cannot know these, so it is computed once per image. `None`: not used.
+    """
+
+    _supports_gradient_checkpointing = False
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 3,
+        patch_size: int = 1,
+        block_out_channels: tuple[int, ...] = (128, 256, 512, 512),
+        layers_per_block: int = 2,
+        norm_num_groups: int = 32,
+        norm_type: Literal["group", "layer"] = "group",
+        mid_block_add_attention: bool = True,
+        thumbnail_size: int | None = None,
+    ):
+        super().__init__()
+        if norm_type not in ("group", "layer"):
+            raise ValueError(f"`norm_type` must be 'group' or 'layer', got {norm_type!r}.")
+        self.encoder = Encoder(
+            in_channels=in_channels * patch_size**2,
+            out_channels=block_out_channels[-1],
+            down_block_types=("DownEncoderBlock2D",) * len(block_out_channels),
+            block_out_channels=block_out_channels,
+            layers_per_block=layers_per_block,
+            norm_num_groups=norm_num_groups,
+            mid_block_add_attention=mid_block_add_attention,
+        )
+        # The features are taken before the VAE's own head.
+        del self.encoder.conv_norm_out, self.encoder.conv_act, self.encoder.conv_out
+        if norm_type == "layer":
+            _replace_group_norms(self)
+        self.whole_image = _WholeImageModulation(in_channels, block_out_channels) if thumbnail_size else None
+
+    @property
+    def scale_factor(self) -> int:
+        """Image pixels per feature of `lq_hidden_states`, along one side."""
+        return self.config.patch_size * 2 ** (len(self.config.block_out_channels) - 1)
+
+    @classmethod
+    def from_vae(cls, vae: AutoencoderKL) -> FoundIRLQEncoder:
+        """Starts from a VAE's encoder, as the paper does."""
+        config = vae.config
+        model = cls(
+            in_channels=config.in_channels,
+            block_out_channels=tuple(config.block_out_channels),
+            layers_per_block=config.layers_per_block,
+            norm_num_groups=config.norm_num_groups,
+            mid_block_add_attention=config.mid_block_add_attention,
+        )
+        head = ("conv_norm_out.", "conv_out.")
+        state_dict = {"encoder." + k: v for k, v in vae.encoder.state_dict().items() if not k.startswith(head)}
+        model.load_state_dict(state_dict, strict=True)
+        return model.to(vae.dtype)
+
+    def thumbnail(self, pixel_values: torch.Tensor) -> torch.Tensor | None:
+        """The small copy of the whole image that `forward` wants: `(B, 3, H, W)` -> `(B, 3, size, size)`, or `None` if unused."""
+        if self.whole_image is None:
+            return None
+        return F.adaptive_avg_pool2d(pixel_values, self.config.thumbnail_size)
+
+    def forward(
+        self, pixel_values: torch.Tensor, thumbnail: torch.Tensor | None = None, return_dict: bool = True
+    ) -> FoundIRLQEncoderOutput | tuple:
+        """Encodes a degraded image, or a tile of one.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch, 3, height, width)`): In [-1, 1]; sides divisible by `scale_factor`.
+            thumbnail (`torch.Tensor`, *optional*): [`~FoundIRLQEncoder.thumbnail`] of the whole image when `pixel_values` is a tile of it.
+
+        Returns:
+            [`FoundIRLQEncoderOutput`], or the tuple of its fields if `return_dict=False`.
+        """
+        encoder = self.encoder
+        modulations = [None] * len(encoder.down_blocks)
+        if self.whole_image is not None:
+            modulations = self.whole_image(self.thumbnail(pixel_values) if thumbnail is None else thumbnail)
+
+        hidden_states = encoder.conv_in(F.pixel_unshuffle(pixel_values, self.config.patch_size))
+        lq_features = []
+        for block, modulation in zip(encoder.down_blocks, modulations, strict=True):
+            for resnet in block.resnets:
+                hidden_states = resnet(hidden_states, None)
+            if modulation is not None:
+                scale, shift = modulation
+                hidden_states = hidden_states * (1 + scale) + shift
+            lq_features.append(hidden_states)
+            for downsample in block.downsamplers or []:
+                hidden_states = downsample(hidden_states)
+        hidden_states = encoder.mid_block(hidden_states)
+
+        # The coarsest map of the decoder is the finished one: it has seen the middle block.
+        lq_features[-1] = hidden_states
+        output = FoundIRLQEncoderOutput(lq_hidden_states=hidden_states, lq_features=tuple(lq_features))
+        return output if return_dict else output.to_tuple()
+
+
+class _WholeImageModulation(nn.Module):
+    """A thumbnail -> one (scale, shift) pair a level; zero-initialised, so that it starts by changing nothing."""
+
+    def __init__(self, in_channels: int, block_out_channels: tuple[int, ...], width: int = 32):
+        super().__init__()
+        self.widths = list(block_out_channels)
+        self.features = nn.Sequential(
+            nn.Conv2d(in_channels, width, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1),
+            nn.SiLU(),
+        )
+        self.summary = nn.Sequential(nn.Linear(4 * width + 2 * in_channels, 4 * width), nn.SiLU())
+        self.to_modulation = nn.Linear(4 * width, 2 * sum(block_out_channels))
+        nn.init.zeros_(self.to_modulation.weight)
+        nn.init.zeros_(self.to_modulation.bias)
+
+    def forward(self, thumbnail: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        darkest, brightest = thumbnail.amin(dim=(2, 3)), thumbnail.amax(dim=(2, 3))  # what haze and darkness shift first
+        pooled = torch.cat([self.features(thumbnail).mean(dim=(2, 3)), darkest, brightest], dim=1)
+        modulation = self.to_modulation(self.summary(pooled))[:, :, None, None]  # (B, 2*sum(widths), 1, 1)
+        return [part.chunk(2, dim=1) for part in modulation.split([2 * width for width in self.widths], dim=1)]
+
+
+def _replace_group_norms(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.GroupNorm):
+            setattr(module, name, SDCascadeLayerNorm(child.num_channels, eps=child.eps))
+        else:
+            _replace_group_norms(child)

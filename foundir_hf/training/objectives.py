@@ -1,0 +1,113 @@
+"""What each stage minimises. An objective takes the modules, a batch and random numbers, and returns a scalar loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from diffusers import SchedulerMixin
+from torch import nn
+
+from ..data.pairs import PairBatch
+from ..models.autoencoder_foundir import FoundIRAutoencoderKL
+from ..models.lq_encoder_foundir import FoundIRLQEncoder
+from ..models.unet_foundir import FoundIRUNet2DConditionModel
+from .config import StageConfig
+
+KL_WEIGHT = 1e-6  # Latent Diffusion (CVPR 2022) keeps the latent's scale in hand with as little pressure
+
+
+class FoundIRModules(nn.Module):
+    """The trained components as one module, so that one wrapper (DDP, FSDP) sees all of them.
+
+    `forward` runs the objective of `stage`, a function of this file.
+    """
+
+    def __init__(self, vae: FoundIRAutoencoderKL, lq_encoder: FoundIRLQEncoder, unet: FoundIRUNet2DConditionModel):
+        super().__init__()
+        self.vae, self.lq_encoder, self.unet = vae, lq_encoder, unet
+
+    def forward(
+        self, stage: StageConfig, batch: PairBatch, noise_scheduler: SchedulerMixin, generator: torch.Generator
+    ) -> torch.Tensor:
+        return OBJECTIVES[stage.objective](self, stage, batch, noise_scheduler, generator)
+
+    def encode_latents(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Images in [-1, 1] -> scaled latents. Not differentiable: the autoencoder is a fixed frame for the diffusion."""
+        with torch.no_grad():
+            return self.vae.encode(images).latent_dist.sample(generator) * self.vae.config.scaling_factor
+
+
+def autoencoder(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
+    """Reconstruction of clean photographs by the plain VAE: L1 + KL."""
+    posterior = modules.vae.encode(batch.hq).latent_dist
+    reconstruction = modules.vae.decode(posterior.sample(generator), fidelity=0).sample
+    return F.l1_loss(reconstruction, batch.hq) + KL_WEIGHT * posterior.kl().mean()
+
+
+def diffusion(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
+    """Denoising of clean latents under the degraded image (Eq. 2): L1 on the prediction, uniform timesteps."""
+    latents = modules.encode_latents(batch.hq, generator)
+    noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+    num_timesteps = noise_scheduler.config.num_train_timesteps
+    timesteps = torch.randint(num_timesteps, (len(latents),), generator=generator, device=latents.device)
+    noisy = noise_scheduler.add_noise(latents, noise, timesteps)
+    lq_hidden_states = modules.lq_encoder(batch.lq, batch.thumbnail).lq_hidden_states
+    prediction = modules.unet(noisy, timesteps, lq_hidden_states=lq_hidden_states).sample
+    is_velocity = noise_scheduler.config.prediction_type == "v_prediction"
+    target = noise_scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
+    return F.l1_loss(prediction, target)
+
+
+def fidelity(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
+    """Controllable feature wrapping: the decoder learns what to borrow from the degraded image beside the clean image's latents."""
+    latents = modules.encode_latents(batch.hq, generator) / modules.vae.config.scaling_factor
+    lq_features = modules.lq_encoder(batch.lq, batch.thumbnail).lq_features
+    return psnr_loss(modules.vae.decode(latents, lq_features=lq_features, lq_pixel_values=batch.lq).sample, batch.hq)
+
+
+def end_to_end(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
+    """One-step restoration, trained through the decoder; now and then diffusion, and now and then the plain decoder."""
+    draw = torch.rand((), generator=generator, device=batch.lq.device).item()
+    if draw < stage.diffusion_share:
+        return diffusion(modules, stage, batch, noise_scheduler, generator)
+    fidelity = 0.0 if draw < stage.diffusion_share + stage.plain_share else 1.0
+    return psnr_loss(restore_in_one_step(modules, batch, noise_scheduler, generator, fidelity), batch.hq)
+
+
+def restore_in_one_step(
+    modules: FoundIRModules, batch: PairBatch, noise_scheduler: SchedulerMixin, generator: torch.Generator, fidelity: float = 1.0
+) -> torch.Tensor:
+    """What the pipeline does with `num_inference_steps=1`, differentiably: noise at the last timestep -> clean latents -> image."""
+    encoded = modules.lq_encoder(batch.lq, batch.thumbnail)
+    shape = (len(batch.lq), modules.vae.config.latent_channels, *encoded.lq_hidden_states.shape[2:])
+    noise = torch.randn(shape, generator=generator, device=batch.lq.device)
+    last = noise_scheduler.config.num_train_timesteps - 1
+    prediction = modules.unet(noise, last, lq_hidden_states=encoded.lq_hidden_states).sample
+    # What a scheduler calls `pred_original_sample`. With zero terminal SNR, alpha is 0 here and the noise drops out.
+    alpha = noise_scheduler.alphas_cumprod[last].sqrt().to(noise)
+    sigma = (1 - alpha**2).sqrt()
+    is_velocity = noise_scheduler.config.prediction_type == "v_prediction"
+    latents = alpha * noise - sigma * prediction if is_velocity else (noise - sigma * prediction) / alpha
+    latents = latents / modules.vae.config.scaling_factor
+    return modules.vae.decode(latents, lq_features=encoded.lq_features, lq_pixel_values=batch.lq, fidelity=fidelity).sample
+
+
+def psnr_loss(prediction: torch.Tensor, target: torch.Tensor, floor: float = 1e-4) -> torch.Tensor:
+    """Mean negative PSNR in tenths of a decibel-decade: `log10(mse + floor)` per image (HINet, CVPRW 2021), images in [-1, 1].
+
+    Per image, because a mean over images would hear only the dark and the hazy ones, whose errors are a hundred times larger, and would pay
+    nothing for damaging a photograph that was almost clean. `floor`, an error of 40 dB, keeps clean inputs from taking over in turn.
+    """
+    error = ((prediction.float() - target.float()) / 2).square().mean(dim=(1, 2, 3))
+    return (error + floor).log().mean() / math.log(10)
+
+
+OBJECTIVES: dict[str, Callable[..., torch.Tensor]] = {
+    "autoencoder": autoencoder,
+    "diffusion": diffusion,
+    "fidelity": fidelity,
+    "end_to_end": end_to_end,
+}

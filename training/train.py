@@ -1,0 +1,33 @@
+"""Trains a recipe: `accelerate launch training/train.py training/configs/tiny.yaml --data PHOTOS --output runs/tiny`.
+
+Run it again with the same arguments and it goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from foundir_hf.training.build import build_modules
+from foundir_hf.training.config import TrainConfig
+from foundir_hf.training.loop import train
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", type=Path, help="YAML file, see training/configs")
+    parser.add_argument("--data", type=Path, required=True, help="folder of clean photographs")
+    parser.add_argument("--output", type=Path, required=True, help="run folder: checkpoints, components, log")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    try:
+        config = TrainConfig.from_yaml(arguments.recipe)
+        modules, noise_scheduler = build_modules(config.configuration, config.seed)
+        train(config, modules, noise_scheduler, arguments.data, arguments.output)
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"train: {error}\n")
+
+
+if __name__ == "__main__":
+    main()
