@@ -1,0 +1,44 @@
+"""foundir_hf: blind restoration of damaged photographs (FoundIR-v2 and AdaptIR) in the Hugging Face ecosystem."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+# Public names and where they live. Loaded on first use: `import foundir_hf` must not wait for diffusers.
+_PUBLIC = {
+    "FoundIRAutoencoderKL": "models.autoencoder_foundir",
+    "FoundIRLQEncoder": "models.lq_encoder_foundir",
+    "FoundIRPipeline": "pipelines.pipeline_foundir",
+    "FoundIRPipelineOutput": "pipelines.pipeline_foundir",
+    "FoundIRUNet2DConditionModel": "models.unet_foundir",
+    "load_pipeline": "hub",
+    "restore_photo": "photo",
+}
+
+__all__ = [
+    "FoundIRAutoencoderKL",
+    "FoundIRLQEncoder",
+    "FoundIRPipeline",
+    "FoundIRPipelineOutput",
+    "FoundIRUNet2DConditionModel",
+    "__version__",
+    "load_pipeline",
+    "restore_photo",
+]
+
+if TYPE_CHECKING:
+    from .hub import load_pipeline
+    from .models.autoencoder_foundir import FoundIRAutoencoderKL
+    from .models.lq_encoder_foundir import FoundIRLQEncoder
+    from .models.unet_foundir import FoundIRUNet2DConditionModel
+    from .photo import restore_photo
+    from .pipelines.pipeline_foundir import FoundIRPipeline, FoundIRPipelineOutput
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)

@@ -57,6 +57,54 @@ class PixelSkip(nn.Module):
         return gain * (lq_pixel_values + 1) + 2 * offset - 1
 
 
+class CosineShortcut(nn.Module):
+    """A linear autoencoder beside the deep one: it starts as the low frequencies of a block's discrete cosine transform.
+
+    DC-AE (ICLR 2025) puts non-parametric shortcuts around the down- and up-sampling, because a deep autoencoder first has to find what a
+    linear one is given. This one starts from JPEG's knowledge: a few luma and fewer chroma coefficients a block, brought to similar size.
+
+    Args:
+        latent_channels (`int`): Coefficients kept a block, at most `3 * block_size**2`.
+        block_size (`int`): Side of a block in pixels: the autoencoder's scale factor.
+    """
+
+    def __init__(self, latent_channels: int, block_size: int):
+        super().__init__()
+        self.block_size = block_size
+        values = 3 * block_size**2
+        self.encode = nn.Conv2d(values, latent_channels, 1, bias=False)
+        self.decode = nn.Conv2d(latent_channels, values, 1, bias=False)
+        basis, deviation = _cosine_basis(latent_channels, block_size)  # (latents, 3 * block**2), (latents,)
+        with torch.no_grad():
+            self.encode.weight.copy_((basis / deviation[:, None])[..., None, None])
+            self.decode.weight.copy_((torch.linalg.pinv(basis) * deviation[None])[..., None, None])
+
+    def to_latents(self, images: torch.Tensor) -> torch.Tensor:
+        """`(B, 3, H, W)` -> `(B, latents, H / block_size, W / block_size)`."""
+        return self.encode(F.pixel_unshuffle(images, self.block_size))
+
+    def to_images(self, latents: torch.Tensor) -> torch.Tensor:
+        """The inverse, as far as there is one."""
+        return F.pixel_shuffle(self.decode(latents), self.block_size)
+
+
+def _cosine_basis(count: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `count` coefficients of a colour block with the largest expected deviation: their filters and that deviation."""
+    index = torch.arange(size, dtype=torch.float64)
+    cosines = torch.cos((2 * index[None, :] + 1) * index[:, None] * torch.pi / (2 * size)) * (2 / size) ** 0.5
+    cosines[0] /= 2**0.5
+    planes = torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], dtype=torch.float64)  # Y, Cb, Cr
+    # Natural spectra fall as 1/f; chroma carries about a fifth of luma's amplitude. Only the order and the rough size matter.
+    candidates = sorted(
+        ((1.0 if plane == 0 else 0.2) * size / 2 / (1 + 2 * (u + v)), plane, u, v)
+        for plane in range(3)
+        for u in range(size)
+        for v in range(size)
+    )[: -count - 1 : -1]
+    filters = [(planes[p][:, None, None] * cosines[u][:, None] * cosines[v][None, :]).flatten() for _, p, u, v in candidates]
+    return torch.stack(filters).float(), torch.tensor([deviation for deviation, *_ in candidates])
+
+
 class FoundIRAutoencoderKL(AutoencoderKL):
     """diffusers' `AutoencoderKL` whose decoder can look at the degraded image.
 
@@ -65,10 +113,11 @@ class FoundIRAutoencoderKL(AutoencoderKL):
         patch_size (`int`, defaults to 1): Pixels are folded into channels in squares of this side, outside the encoder and the decoder.
         norm_type (`"group"` or `"layer"`, defaults to `"group"`): `"layer"` normalises every position over its channels, so that a tile
             of an image is decoded as the image is.
+        cosine_shortcut (`bool`, defaults to `False`): Put a [`CosineShortcut`] beside the autoencoder, which then starts as that codec.
         kwargs: Everything that `AutoencoderKL` takes; `in_channels` and `out_channels` count image channels.
     """
 
-    _own_config = {"lq_block_out_channels", "patch_size", "norm_type"}
+    _own_config = frozenset({"lq_block_out_channels", "patch_size", "norm_type", "cosine_shortcut"})
 
     def __init__(
         self,
@@ -76,6 +125,7 @@ class FoundIRAutoencoderKL(AutoencoderKL):
         lq_block_out_channels: tuple[int, ...] = (128, 256, 512, 512),
         patch_size: int = 1,
         norm_type: Literal["group", "layer"] = "group",
+        cosine_shortcut: bool = False,
         in_channels: int = 3,
         out_channels: int = 3,
         **kwargs,
@@ -93,16 +143,27 @@ class FoundIRAutoencoderKL(AutoencoderKL):
             lq_block_out_channels=tuple(lq_block_out_channels),
             patch_size=patch_size,
             norm_type=norm_type,
+            cosine_shortcut=cosine_shortcut,
             in_channels=in_channels,
             out_channels=out_channels,
         )
         entering = [widths[-1], *widths[:0:-1]]  # channels on entry to each up block, coarsest first
-        self.skips = nn.ModuleList(
-            GatedSkip(channels, lq) for channels, lq in zip(entering, reversed(lq_block_out_channels), strict=True)
-        )
+        self.skips = nn.ModuleList(GatedSkip(channels, lq) for channels, lq in zip(entering, reversed(lq_block_out_channels), strict=True))
         self.pixel_skip = PixelSkip(widths[0], out_channels, patch_size)
+        self.shortcut = CosineShortcut(self.config.latent_channels, self.scale_factor) if cosine_shortcut else None
+        if self.shortcut is not None:
+            self._start_as_shortcut()
         if norm_type == "layer":
             _replace_group_norms(self)
+
+    @torch.no_grad()
+    def _start_as_shortcut(self) -> None:
+        """Silences the deep autoencoder's last layers, and narrows the posterior, which would drown the codec's latents in noise."""
+        channels = self.config.latent_channels
+        for layer in (self.decoder.conv_out, self.encoder.conv_out if self.quant_conv is None else self.quant_conv):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        (self.encoder.conv_out if self.quant_conv is None else self.quant_conv).bias[channels:] = -6.0  # a deviation of 0.05
 
     @staticmethod
     def _get_init_keys(input_class):
@@ -121,7 +182,14 @@ class FoundIRAutoencoderKL(AutoencoderKL):
     @apply_forward_hook
     def encode(self, x: torch.Tensor, return_dict: bool = True):
         """As `AutoencoderKL.encode`: images `(B, 3, H, W)` in [-1, 1] -> a distribution of latents."""
-        return super().encode(F.pixel_unshuffle(x, self.config.patch_size), return_dict=return_dict)
+        return super().encode(x, return_dict=return_dict)
+
+    def _encode(self, x: torch.Tensor) -> torch.Tensor:
+        moments = super()._encode(F.pixel_unshuffle(x, self.config.patch_size))
+        if self.shortcut is None:
+            return moments
+        mean, log_variance = moments.chunk(2, dim=1)
+        return torch.cat([mean + self.shortcut.to_latents(x), log_variance], dim=1)
 
     @apply_forward_hook
     def decode(
@@ -138,7 +206,8 @@ class FoundIRAutoencoderKL(AutoencoderKL):
         Args:
             z (`torch.Tensor` of shape `(batch, latent channels, height, width)`): Latents, unscaled.
             lq_features (`tuple[torch.Tensor]`, *optional*): The LQ encoder's features, finest first.
-            lq_pixel_values (`torch.Tensor` of shape `(batch, 3, height * scale, width * scale)`, *optional*): The degraded image in [-1, 1].
+            lq_pixel_values (`torch.Tensor` of shape `(batch, 3, height * scale, width * scale)`, *optional*): The degraded image, in
+                [-1, 1].
             fidelity (`float`, defaults to 1.0): 0 is the plain VAE decoder, 1 takes the skips in full, values between blend.
         """
         if fidelity and (lq_features is None or lq_pixel_values is None):
@@ -156,6 +225,8 @@ class FoundIRAutoencoderKL(AutoencoderKL):
         if fidelity < 1:
             sample = decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(hidden_states)))
             sample = F.pixel_shuffle(sample, self.config.patch_size)
+            if self.shortcut is not None:
+                sample = sample + self.shortcut.to_images(z)
         if fidelity:
             kept = self.pixel_skip(hidden_states, lq_pixel_values)
             sample = kept if sample is None else torch.lerp(sample, kept, fidelity)

@@ -1,4 +1,4 @@
-"""The denoiser of FoundIR-v2 and its MoE-driven scheduler (Eq. 4 and 5): attention experts that fuse the degraded image into the UNet's stem.
+"""The denoiser of FoundIR-v2 with its MoE-driven scheduler (Eq. 4, 5): attention experts fuse the degraded image into the UNet's stem.
 
 Hub code: this file is copied verbatim next to the weights, so it imports torch and diffusers only.
 Tensors are `(batch, channels, height, width)` unless a comment says otherwise.
@@ -127,16 +127,12 @@ class SparseChannelAttentionExpert(nn.Module):
         keep_ratio (`float`): Share of the channels of a head that each channel may attend to; the paper keeps 3/4.
     """
 
-    def __init__(
-        self, dim: int, num_heads: int = 8, num_layers: int = 2, ffn_expansion: float = 2.66, keep_ratio: float = 0.75
-    ):
+    def __init__(self, dim: int, num_heads: int = 8, num_layers: int = 2, ffn_expansion: float = 2.66, keep_ratio: float = 0.75):
         super().__init__()
         if not 0 < keep_ratio <= 1:
             raise ValueError(f"`keep_ratio` must lie in (0, 1], got {keep_ratio}.")
         self.layers = nn.ModuleList(
-            _ChannelLayer(
-                dim, _SparseChannelAttention(dim, num_heads, keep_ratio), _MultiScaleFeedForward(dim, int(dim * ffn_expansion))
-            )
+            _ChannelLayer(dim, _SparseChannelAttention(dim, num_heads, keep_ratio), _MultiScaleFeedForward(dim, int(dim * ffn_expansion)))
             for _ in range(num_layers)
         )
 
@@ -319,16 +315,18 @@ class FoundIRUNet2DConditionModel(UNet2DConditionModel):
     """
 
     # Names of our own configuration entries, beside those of UNet2DConditionModel.
-    _own_config = {
-        "lq_channels",
-        "moe_num_heads",
-        "moe_num_layers",
-        "moe_ffn_expansion",
-        "moe_keep_ratio",
-        "moe_window_size",
-        "moe_attend_over",
-        "norm_type",
-    }
+    _own_config = frozenset(
+        {
+            "lq_channels",
+            "moe_num_heads",
+            "moe_num_layers",
+            "moe_ffn_expansion",
+            "moe_keep_ratio",
+            "moe_window_size",
+            "moe_attend_over",
+            "norm_type",
+        }
+    )
 
     def __init__(
         self,

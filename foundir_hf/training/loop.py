@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from ..data.pairs import PairSource
 from ..data.photos import PhotoBank, list_photos
 from .config import StageConfig, TrainConfig
+from .export import save_pipeline
 from .objectives import FoundIRModules
 from .validation import validate
 
@@ -35,7 +36,8 @@ def train(config: TrainConfig, modules: FoundIRModules, noise_scheduler: Schedul
         modules: The components, fresh or loaded.
         noise_scheduler: Of the diffusion.
         data: Folder of clean photographs; with a `manifest.csv`, its splits `train` and `val` are used.
-        output: Run folder: `checkpoint-*` (training state), one folder of components a finished stage, `log.jsonl` (losses, validation).
+        output: Run folder: `checkpoint-*` (training state), one folder of components a finished stage, `log.jsonl` (losses, validation),
+            `pipeline` (what `foundir --checkpoint` takes, averaged weights, renewed at every validation of an `end_to_end` stage).
     """
     output.mkdir(parents=True, exist_ok=True)
     set_seed(config.seed)
@@ -113,6 +115,8 @@ def train(config: TrainConfig, modules: FoundIRModules, noise_scheduler: Schedul
                 ema.store(trainable)
                 ema.copy_to(trainable)
                 log(output, stage, progress, validation=validate(modules, stage, noise_scheduler, validation_photos))
+                if stage.objective == "end_to_end":
+                    save_pipeline(modules, noise_scheduler, output / "pipeline")
                 ema.restore(trainable)
                 last_validation = time.monotonic()
 

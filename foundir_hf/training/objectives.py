@@ -29,9 +29,7 @@ class FoundIRModules(nn.Module):
         super().__init__()
         self.vae, self.lq_encoder, self.unet = vae, lq_encoder, unet
 
-    def forward(
-        self, stage: StageConfig, batch: PairBatch, noise_scheduler: SchedulerMixin, generator: torch.Generator
-    ) -> torch.Tensor:
+    def forward(self, stage: StageConfig, batch: PairBatch, noise_scheduler: SchedulerMixin, generator: torch.Generator) -> torch.Tensor:
         return OBJECTIVES[stage.objective](self, stage, batch, noise_scheduler, generator)
 
     def encode_latents(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -45,6 +45,6 @@ def validate(
 
 
 def psnr(images: torch.Tensor, batch: PairBatch) -> float:
-    """Mean PSNR in decibels against the batch's clean images, both in [-1, 1]; errors below one hundredth of a grey level count as 80 dB."""
+    """Mean PSNR in decibels against the batch's clean images, both in [-1, 1]; no more than 80 dB."""
     error = ((images.clamp(-1, 1) - batch.hq) / 2).square().mean(dim=(1, 2, 3)).clamp(min=1e-8)
     return round(float(-10 * error.log10().mean()), 3)

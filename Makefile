@@ -1,0 +1,38 @@
+# Everything a newcomer needs: `make demo`, `make test`. Both set up .venv first; only Python 3.11+ and make are needed.
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test style quality bench clean
+
+demo: .venv/base
+	$(BIN)/foundir demo --output demo
+
+test: .venv/dev
+	$(BIN)/pytest
+
+quality: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+style: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/base
+	$(BIN)/python benchmarks/restore.py
+
+clean:
+	rm -rf .venv build dist *.egg-info demo
+
+# Pinned: constraints.txt lists a set that was tested together; its torch is a CPU build where one is to be had.
+.venv/base: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "foundir_hf needs Python 3.11 or newer: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0 --editable .
+	touch $@
+
+.venv/dev: .venv/base
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0 --editable '.[dev,space]'
+	touch $@

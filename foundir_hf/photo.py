@@ -1,0 +1,126 @@
+"""Photographs as files: what is not the picture (EXIF, colour profile, transparency) goes around the model and comes out unchanged."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from PIL import ImageOps
+
+from .pipelines.pipeline_foundir import FoundIRPipeline
+
+# Suffix -> how to write it. JPEG at full chroma resolution: the model must not restore what its own file takes away.
+WRITERS: dict[str, dict[str, Any]] = {
+    ".bmp": {"format": "BMP"},
+    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".png": {"format": "PNG"},
+    ".tif": {"format": "TIFF", "compression": "tiff_lzw"},
+    ".tiff": {"format": "TIFF", "compression": "tiff_lzw"},
+    ".webp": {"format": "WEBP", "lossless": True},
+}
+_WITHOUT_ALPHA = frozenset({".bmp", ".jpeg", ".jpg"})
+
+
+class PhotoError(ValueError):
+    """A photograph that cannot be read or written; the message is one line for the person who asked."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph and what belongs to it.
+
+    Args:
+        image: RGB or grey (`L`), upright: an EXIF orientation has been applied.
+        alpha: Transparency (`L`), of the same size.
+        exif: Without the orientation, as bytes.
+        icc_profile: The colour profile the numbers of `image` are meant in.
+    """
+
+    image: PIL.Image.Image
+    alpha: PIL.Image.Image | None = None
+    exif: bytes | None = None
+    icc_profile: bytes | None = None
+
+
+def read_photo(path: str | Path) -> Photo:
+    """Reads a still photograph of at most 8 bits a channel; deeper ones are reduced to 8. Raises [`PhotoError`]."""
+    path = Path(path)
+    try:
+        with PIL.Image.open(path) as image:
+            if getattr(image, "n_frames", 1) > 1 and image.format not in ("MPO", "TIFF"):
+                raise PhotoError(f"{path}: has {image.n_frames} frames; only still photographs can be restored.")
+            image.load()
+            icc_profile = image.info.get("icc_profile")
+            image = ImageOps.exif_transpose(image)
+    except PhotoError:
+        raise
+    except FileNotFoundError:
+        raise PhotoError(f"{path}: no such file.") from None
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        reason = "not an image of a known format" if isinstance(error, PIL.UnidentifiedImageError) else str(error)
+        raise PhotoError(f"{path}: cannot be read: {reason}") from error
+    exif = image.getexif().tobytes() if len(image.getexif()) else None
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    alpha = image.getchannel("A") if "A" in image.getbands() else None
+    if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey: scale, where `convert` would clip
+        depth = 255 if image.mode == "F" else 257
+        image = PIL.Image.fromarray((np.asarray(image, dtype=np.float64) / depth).clip(0, 255).round().astype(np.uint8))
+    grey = image.mode in ("1", "L", "LA")
+    if image.mode == "CMYK":
+        icc_profile = None  # a CMYK profile would misread the RGB that we write
+    return Photo(image.convert("L" if grey else "RGB"), alpha, exif, icc_profile)
+
+
+def write_photo(photo: Photo, path: str | Path) -> None:
+    """Writes a photograph in the format of the path's suffix; the file appears whole or not at all. Raises [`PhotoError`]."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in WRITERS:
+        raise PhotoError(f"{path}: cannot write {suffix or 'a file without suffix'}; accepted are {', '.join(sorted(WRITERS))}.")
+    image = photo.image
+    if photo.alpha is not None and suffix not in _WITHOUT_ALPHA:
+        image = image.copy()
+        image.putalpha(photo.alpha)
+    metadata = {k: v for k, v in (("exif", photo.exif), ("icc_profile", photo.icc_profile)) if v}
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=suffix)
+        with os.fdopen(handle, "wb") as file:
+            image.save(file, **WRITERS[suffix], **metadata)
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
+        os.replace(temporary, path)
+    except (OSError, ValueError) as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise PhotoError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+def restore_photo(pipeline: FoundIRPipeline, photo: Photo, **options: Any) -> Photo:
+    """Restores the picture of a photograph; transparency is enlarged with it and everything else is kept.
+
+    Args:
+        pipeline: From [`~foundir_hf.load_pipeline`].
+        photo: From [`read_photo`].
+        options: Of [`FoundIRPipeline.__call__`].
+    """
+    restored = pipeline(photo.image, **options).images[0]
+    if photo.image.mode == "L":
+        restored = restored.convert("L")
+    alpha = photo.alpha
+    if alpha is not None and alpha.size != restored.size:
+        alpha = alpha.resize(restored.size, PIL.Image.Resampling.BICUBIC)
+    return replace(photo, image=restored, alpha=alpha)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

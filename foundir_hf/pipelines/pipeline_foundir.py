@@ -1,0 +1,513 @@
+"""`FoundIRPipeline`: a degraded photograph in, a restored photograph out.
+
+Hub code: this file is copied verbatim next to the weights, so it imports torch, diffusers, transformers and its own siblings only.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import PIL.Image
+import torch
+import torch.nn.functional as F
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin, StableDiffusionXLPipeline
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from .color_fix_foundir import COLOR_FIXES
+from .tiling_foundir import TileGrid
+
+ImageInput = PIL.Image.Image | np.ndarray | torch.Tensor
+
+EXAMPLE_DOC_STRING = """
+    Examples:
+        ```py
+        >>> from diffusers import DiffusionPipeline
+        >>> from PIL import Image
+
+        >>> pipe = DiffusionPipeline.from_pretrained("path/or/repo", trust_remote_code=True)
+        >>> restored = pipe(Image.open("old.jpg")).images[0]
+        ```
+"""
+
+
+@dataclass
+class FoundIRPipelineOutput(BaseOutput):
+    """What the pipeline returns.
+
+    Args:
+        images (`list[PIL.Image.Image]`, `np.ndarray` or `torch.Tensor`): The restored images, in the order they came in. `"pil"` gives a
+            list; `"np"` gives `(batch, height, width, 3)` and `"pt"` `(batch, 3, height, width)`, both in [0, 1], or lists of such arrays
+            without the batch axis when the sizes differ.
+    """
+
+    images: list[PIL.Image.Image] | list[np.ndarray] | list[torch.Tensor] | np.ndarray | torch.Tensor
+
+
+class FoundIRPipeline(DiffusionPipeline):
+    """Blind image restoration by latent diffusion under the degraded image (FoundIR-v2, CVPR 2026).
+
+    Args:
+        vae ([`FoundIRAutoencoderKL`]): Autoencoder with the fidelity decoder.
+        lq_encoder ([`FoundIRLQEncoder`]): Encoder of the degraded image.
+        unet ([`FoundIRUNet2DConditionModel`]): Denoiser with the MoE-driven scheduler in its stem.
+        scheduler ([`SchedulerMixin`]): Of the diffusion.
+        text_encoder, text_encoder_2, tokenizer, tokenizer_2 (*optional*): SDXL's, for prompts. A checkpoint without them takes no prompt.
+        force_zeros_for_empty_prompt (`bool`, *optional*, defaults to `True`): As in SDXL's pipeline.
+    """
+
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->lq_encoder->unet->vae"
+    _optional_components: ClassVar[list[str]] = ["text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"]
+    _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
+    # Components whose source is ours and travels with the weights.
+    _code_components = ("vae", "lq_encoder", "unet")
+
+    # The components are annotated with base classes: a remote-code load makes new classes of ours, which must compare as equal.
+    def __init__(
+        self,
+        vae: ModelMixin,
+        lq_encoder: ModelMixin,
+        unet: ModelMixin,
+        scheduler: SchedulerMixin,
+        text_encoder: CLIPTextModel | None = None,
+        text_encoder_2: CLIPTextModelWithProjection | None = None,
+        tokenizer: CLIPTokenizer | None = None,
+        tokenizer_2: CLIPTokenizer | None = None,
+        force_zeros_for_empty_prompt: bool = True,
+    ):
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            lq_encoder=lq_encoder,
+            unet=unet,
+            scheduler=scheduler,
+            text_encoder=text_encoder,
+            text_encoder_2=text_encoder_2,
+            tokenizer=tokenizer,
+            tokenizer_2=tokenizer_2,
+        )
+        self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
+
+    encode_prompt = StableDiffusionXLPipeline.encode_prompt
+    _get_add_time_ids = StableDiffusionXLPipeline._get_add_time_ids
+
+    @property
+    def latent_scale_factor(self) -> int:
+        """Image pixels per latent, along one side."""
+        return self.vae.scale_factor
+
+    @property
+    def size_multiple(self) -> int:
+        """Images are padded inside to multiples of this, so that the UNet can halve their latents."""
+        return self.latent_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: ImageInput | list[ImageInput],
+        prompt: str = "",
+        negative_prompt: str = "",
+        upscale: float = 1.0,
+        num_inference_steps: int = 1,
+        guidance_scale: float = 1.0,
+        start_from: Literal["noise", "lq"] = "noise",
+        fidelity: float = 1.0,
+        strength: float = 1.0,
+        tile_size: int | None = 1024,
+        tile_overlap: int = 128,
+        color_fix: Literal["adain", "wavelet"] | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        pooled_prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        negative_pooled_prompt_embeds: torch.Tensor | None = None,
+        output_type: Literal["pil", "np", "pt"] = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[[Any, int, int, dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> FoundIRPipelineOutput | tuple:
+        """Restores one image or several, of any size.
+
+        Args:
+            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, or a list of them): Degraded images. Arrays are `(height, width, 3)`,
+                `uint8` or floating point in [0, 1], with a leading batch axis or without; tensors are `(3, height, width)` in [0, 1],
+                with a leading batch axis or without. Images of a list may differ in size; each gives what it gives alone.
+            prompt, negative_prompt (`str`, *optional*, defaults to `""`): What the picture shows. Needs a checkpoint with text encoders.
+            upscale (`float`, *optional*, defaults to 1.0): Factor in [1, 8]; the result is exactly `round(side * upscale)`.
+            num_inference_steps (`int`, *optional*, defaults to 1): Denoising steps.
+            guidance_scale (`float`, *optional*, defaults to 1.0): Classifier-free guidance; up to 1 a step takes one forward pass, above
+                it two, and prompts or prompt embeddings are needed.
+            start_from (`"noise"` or `"lq"`, *optional*, defaults to `"noise"`): Start from pure noise, or from the degraded image's latents
+                noised to the first timestep.
+            fidelity (`float`, *optional*, defaults to 1.0): How far the decoder may look at the photograph, in [0, 1]: 0 decodes latents
+                alone, 1 takes all skips.
+            strength (`float`, *optional*, defaults to 1.0): How much of the restoration to apply, in [0, 1]: the result is
+                `input + strength * (restored - input)`. 0 returns the input bit for bit (enlarged if `upscale` asks for it).
+            tile_size (`int` or `None`, *optional*, defaults to 1024): Longest side of the tiles that larger images are worked on in, in
+                pixels of the result; `None` never tiles. Peak memory follows it and not the image.
+            tile_overlap (`int`, *optional*, defaults to 128): Pixels that neighbouring tiles share and blend over.
+            color_fix (`"adain"`, `"wavelet"` or `None`, *optional*): Take colours from the input, see `color_fix_foundir.py`.
+            generator (`torch.Generator` or a list of them, *optional*): Same seed, same bytes. One generator serves all images alike:
+                every image starts from the state that the generator has on entry.
+            prompt_embeds, pooled_prompt_embeds, negative_prompt_embeds, negative_pooled_prompt_embeds (`torch.Tensor`, *optional*): As in
+                SDXL's pipeline, of batch size 1, instead of prompts.
+            output_type (`"pil"`, `"np"` or `"pt"`, *optional*, defaults to `"pil"`): See [`FoundIRPipelineOutput`].
+            return_dict (`bool`, *optional*, defaults to `True`): `False` returns the plain tuple `(images,)`.
+            callback_on_step_end (`Callable`, *optional*): Called after each step as `callback(pipeline, step, timestep, {"latents": ...})`;
+                the `"latents"` of the dictionary it returns, if any, replace the step's.
+
+        Returns:
+            [`FoundIRPipelineOutput`].
+        """
+        # 1. Check.
+        images, is_batch = _as_tensors(image)
+        self.check_inputs(
+            upscale, num_inference_steps, guidance_scale, start_from, fidelity, strength, tile_size, tile_overlap, color_fix, output_type
+        )
+        if isinstance(generator, list) and len(generator) != len(images):
+            raise ValueError(f"`generator` must hold one generator per image: got {len(generator)} for {len(images)} images.")
+
+        # 2. Encode the prompt, once for all images.
+        conditioning = self.encode_conditioning(
+            prompt,
+            negative_prompt,
+            guidance_scale,
+            (prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds),
+        )
+
+        # 3. Restore image by image, so that a batch gives what its images give alone.
+        state = None if generator is None or isinstance(generator, list) else generator.get_state()
+        restored = []
+        for index, pixels in enumerate(images):
+            if state is not None:
+                generator.set_state(state)
+            enlarged = enlarge(pixels, upscale)
+            if strength > 0:
+                result = self.restore(
+                    enlarged,
+                    conditioning,
+                    num_inference_steps=num_inference_steps,
+                    guidance_scale=guidance_scale,
+                    start_from=start_from,
+                    fidelity=fidelity,
+                    tile_size=tile_size,
+                    tile_overlap=tile_overlap,
+                    generator=generator[index] if isinstance(generator, list) else generator,
+                    callback_on_step_end=callback_on_step_end,
+                )
+                if color_fix is not None:
+                    result = COLOR_FIXES[color_fix](result, enlarged).clamp_(0, 1)
+                enlarged = result if strength == 1 else enlarged.lerp_(result, strength)
+            restored.append(enlarged)
+        self.maybe_free_model_hooks()
+
+        # 4. Hand out.
+        output = _as_output(restored, output_type, is_batch)
+        return FoundIRPipelineOutput(images=output) if return_dict else (output,)
+
+    def check_inputs(
+        self, upscale, num_inference_steps, guidance_scale, start_from, fidelity, strength, tile_size, tile_overlap, color_fix, output_type
+    ) -> None:
+        """Raises `ValueError` naming the argument, what arrived and what is accepted."""
+        for name, value, low, high in (
+            ("upscale", upscale, 1, 8),
+            ("fidelity", fidelity, 0, 1),
+            ("strength", strength, 0, 1),
+            ("guidance_scale", guidance_scale, 0, 100),
+        ):
+            if not isinstance(value, int | float) or not low <= value <= high:  # NaN fails the comparison
+                raise ValueError(f"`{name}` must be a number in [{low}, {high}], got {value!r}.")
+        if not isinstance(num_inference_steps, int) or not 1 <= num_inference_steps <= self.scheduler.config.num_train_timesteps:
+            limit = self.scheduler.config.num_train_timesteps
+            raise ValueError(f"`num_inference_steps` must be a whole number in [1, {limit}], got {num_inference_steps!r}.")
+        multiple = self.size_multiple
+        if tile_size is not None and (not isinstance(tile_size, int) or tile_size < multiple or tile_size % multiple):
+            raise ValueError(f"`tile_size` must be None or a positive multiple of {multiple}, got {tile_size!r}.")
+        limit = tile_size or tile_overlap + 1
+        if not isinstance(tile_overlap, int) or not 0 <= tile_overlap < limit or tile_overlap % multiple:
+            raise ValueError(f"`tile_overlap` must be a multiple of {multiple} in [0, tile_size), got {tile_overlap!r}.")
+        for name, value, accepted in (
+            ("start_from", start_from, ("noise", "lq")),
+            ("color_fix", color_fix, (None, *COLOR_FIXES)),
+            ("output_type", output_type, ("pil", "np", "pt")),
+        ):
+            if value not in accepted:
+                raise ValueError(f"`{name}` must be one of {accepted}, got {value!r}.")
+
+    def encode_conditioning(
+        self, prompt: str, negative_prompt: str, guidance_scale: float, embeds: tuple[torch.Tensor | None, ...]
+    ) -> dict[str, torch.Tensor]:
+        """The text side of the denoiser's arguments, of batch size 1, or 2 `[negative, positive]` under guidance; empty without text."""
+        guided = guidance_scale > 1
+        if self.text_encoder is None and self.text_encoder_2 is None:
+            if prompt or negative_prompt:
+                raise ValueError(f"`prompt` must be empty: this checkpoint has no text encoder, got {prompt or negative_prompt!r}.")
+            if embeds[0] is None:
+                if guided:
+                    raise ValueError(f"`guidance_scale` must be at most 1 without prompt embeddings, got {guidance_scale}.")
+                return {}
+        if embeds[0] is None:
+            embeds = self.encode_prompt(
+                prompt=prompt, negative_prompt=negative_prompt, device=self._execution_device, do_classifier_free_guidance=guided
+            )
+        positive, negative, pooled, negative_pooled = embeds
+        if guided and (negative is None or (pooled is not None and negative_pooled is None)):
+            raise ValueError("`negative_prompt_embeds` (and the pooled ones) are needed beside `prompt_embeds` when `guidance_scale` > 1.")
+        conditioning = {"encoder_hidden_states": torch.cat([negative, positive]) if guided else positive}
+        if pooled is not None:
+            conditioning["text_embeds"] = torch.cat([negative_pooled, pooled]) if guided else pooled
+        return conditioning
+
+    def restore(
+        self,
+        pixels: torch.Tensor,
+        conditioning: dict[str, torch.Tensor],
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        start_from: str,
+        fidelity: float,
+        tile_size: int | None,
+        tile_overlap: int,
+        generator: torch.Generator | None,
+        callback_on_step_end: Callable | None,
+    ) -> torch.Tensor:
+        """The whole way of one image, `(1, 3, height, width)` in [0, 1] on the CPU, and back; every stage works tile by tile."""
+        device = self._execution_device
+        scale = self.latent_scale_factor
+        height, width = pixels.shape[2:]
+        lq = _pad_to_multiple(pixels * 2 - 1, self.size_multiple)
+        grid = TileGrid(
+            lq.shape[2] // scale, lq.shape[3] // scale, None if tile_size is None else tile_size // scale, tile_overlap // scale
+        )
+        thumbnail = self.lq_encoder.thumbnail(lq)  # what a tile cannot know: computed once, on the whole image
+        if thumbnail is not None:
+            thumbnail = thumbnail.to(device, self.lq_encoder.dtype)
+
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        timesteps = self.scheduler.timesteps
+        with self.progress_bar(total=len(grid) * (len(timesteps) + 2)) as bar:
+            lq_hidden_states, lq_features = self.encode_lq(lq, thumbnail, grid, bar)
+            latents = self.prepare_latents(lq, grid, timesteps[:1], start_from, generator)
+            for index, timestep in enumerate(timesteps):
+                prediction = self.predict_noise(latents, timestep, lq_hidden_states, conditioning, guidance_scale, grid, pixels.shape, bar)
+                latents = self.scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+                if callback_on_step_end is not None:
+                    changed = callback_on_step_end(self, index, timestep, {"latents": latents})
+                    latents = (changed or {}).get("latents", latents)
+            del lq_hidden_states
+            restored = self.decode_latents(latents, lq, thumbnail, lq_features, grid, fidelity, bar)
+        return restored[..., :height, :width].add_(1).div_(2).clamp_(0, 1)
+
+    def encode_lq(self, lq: torch.Tensor, thumbnail: torch.Tensor | None, grid: TileGrid, bar) -> tuple[list, tuple | None]:
+        """The LQ encoder on every tile: features for the denoiser, and the decoder's if there is a single tile.
+
+        With more tiles the decoder's features are made again when it comes to them: kept for a whole photograph, they would outgrow it.
+        """
+        hidden_states, features = [], None
+        for tile in grid.tiles(self.latent_scale_factor):
+            encoded = self.lq_encoder(_to_module(tile.of(lq), self.lq_encoder, self._execution_device), thumbnail)
+            hidden_states.append(encoded.lq_hidden_states)
+            features = encoded.lq_features if len(grid) == 1 else None
+            bar.update()
+        return hidden_states, features
+
+    def prepare_latents(
+        self, lq: torch.Tensor, grid: TileGrid, first_timestep: torch.Tensor, start_from: str, generator: torch.Generator | None
+    ) -> torch.Tensor:
+        """Latents of the whole image at the first timestep, `(1, channels, height / scale, width / scale)`."""
+        device = self._execution_device
+        shape = (1, self.vae.config.latent_channels, grid.height, grid.width)
+        noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+        if start_from == "noise":
+            return noise * self.scheduler.init_noise_sigma
+        latents = torch.zeros_like(noise)
+        weights = grid.tiles(device=device)
+        for tile, blend in zip(grid.tiles(self.latent_scale_factor), weights, strict=True):
+            posterior = self.vae.encode(_to_module(tile.of(lq), self.vae, device)).latent_dist
+            blend.of(latents).add_(posterior.mode().float() * blend.weight)
+        return self.scheduler.add_noise(latents * self.vae.config.scaling_factor, noise, first_timestep)
+
+    def predict_noise(
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        lq_hidden_states: list[torch.Tensor],
+        conditioning: dict[str, torch.Tensor],
+        guidance_scale: float,
+        grid: TileGrid,
+        image_shape: torch.Size,
+        bar,
+    ) -> torch.Tensor:
+        """The denoiser's prediction for the whole image: tiles' predictions blended, so that the scheduler steps once for all."""
+        guided = guidance_scale > 1
+        model_input = self.scheduler.scale_model_input(latents, timestep)
+        prediction = torch.zeros_like(latents)
+        for tile, lq_tile in zip(grid.tiles(device=latents.device), lq_hidden_states, strict=True):
+            sample = tile.of(model_input).to(self.unet.dtype)
+            lq_tile = lq_tile.to(self.unet.dtype)
+            kwargs: dict[str, Any] = {"encoder_hidden_states": conditioning.get("encoder_hidden_states")}
+            if "text_embeds" in conditioning:
+                kwargs["added_cond_kwargs"] = {
+                    "text_embeds": conditioning["text_embeds"],
+                    "time_ids": self._time_ids(image_shape, tile, conditioning["text_embeds"]),
+                }
+            if guided:
+                sample, lq_tile = sample.repeat(2, 1, 1, 1), lq_tile.repeat(2, 1, 1, 1)
+            output = self.unet(sample, timestep, lq_hidden_states=lq_tile, **kwargs).sample.float()
+            if guided:
+                negative, positive = output.chunk(2)
+                output = negative + guidance_scale * (positive - negative)
+            tile.of(prediction).add_(output * tile.weight)
+            bar.update()
+        return prediction
+
+    def _time_ids(self, image_shape: torch.Size, tile, text_embeds: torch.Tensor) -> torch.Tensor:
+        """SDXL's micro-conditioning: size of the image, where the tile was cropped (in pixels, as in training), size of the tile."""
+        scale = self.latent_scale_factor
+        crop = (tile.rows.start * scale, tile.columns.start * scale)
+        tile_size = ((tile.rows.stop - tile.rows.start) * scale, (tile.columns.stop - tile.columns.start) * scale)
+        ids = self._get_add_time_ids(
+            tuple(image_shape[2:]), crop, tile_size, dtype=text_embeds.dtype, text_encoder_projection_dim=text_embeds.shape[-1]
+        )
+        return ids.to(text_embeds.device).repeat(len(text_embeds), 1)
+
+    def decode_latents(
+        self,
+        latents: torch.Tensor,
+        lq: torch.Tensor,
+        thumbnail: torch.Tensor | None,
+        lq_features: tuple[torch.Tensor, ...] | None,
+        grid: TileGrid,
+        fidelity: float,
+        bar,
+    ) -> torch.Tensor:
+        """Latents -> image in [-1, 1] on the CPU, tile by tile, blended."""
+        device = self._execution_device
+        image = torch.zeros_like(lq)
+        latents = latents / self.vae.config.scaling_factor
+        for tile, blend in zip(grid.tiles(device=device), grid.tiles(self.latent_scale_factor), strict=True):
+            pixels = blend.of(lq)
+            features = lq_features
+            if fidelity and features is None:
+                features = self.lq_encoder(_to_module(pixels, self.lq_encoder, device), thumbnail).lq_features
+            decoded = self.vae.decode(
+                _to_module(tile.of(latents), self.vae, device),
+                lq_features=None if features is None else tuple(f.to(self.vae.dtype) for f in features),
+                lq_pixel_values=_to_module(pixels, self.vae, device),
+                fidelity=fidelity,
+            ).sample
+            blend.of(image).add_(decoded.float().cpu() * blend.weight)
+            bar.update()
+        return image
+
+    def save_config(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> None:
+        """Writes `model_index.json` and, beside it and beside our components' weights, the source files that load them.
+
+        `save_pretrained` calls this last, before it uploads; so what is pushed is what was saved. The source is found through `inspect`, so
+        a pipeline that was itself loaded as remote code saves a working folder too.
+        """
+        super().save_config(save_directory, push_to_hub=push_to_hub, **kwargs)
+        folder = Path(save_directory)
+        index_path = folder / self.config_name
+        index = json.loads(index_path.read_text(encoding="utf-8"))
+        own_source = Path(inspect.getsourcefile(type(self)))
+        index["_class_name"] = [own_source.stem, type(self).__name__]
+        index.pop("_name_or_path", None)  # a path of this machine
+        sources = {folder / own_source.name: own_source}
+        for helper in (TileGrid, COLOR_FIXES["adain"]):
+            source = Path(inspect.getsourcefile(helper))
+            sources[folder / source.name] = source
+        for name in self._code_components:
+            component = getattr(self, name)
+            source = Path(inspect.getsourcefile(sys.modules[type(component).__module__]))
+            index[name] = [source.stem, type(component).__name__]
+            sources[folder / name / source.name] = source
+        for target, source in sources.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.resolve() != source.resolve():
+                shutil.copyfile(source, target)
+        index_path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+FoundIRPipeline.__call__.__doc__ += EXAMPLE_DOC_STRING
+
+
+def enlarge(pixels: torch.Tensor, upscale: float) -> torch.Tensor:
+    """Bicubic enlargement of `(batch, 3, height, width)` in [0, 1] to exactly `round(side * upscale)`; a copy if there is none."""
+    if upscale == 1:
+        return pixels.clone()
+    size = [max(1, round(side * upscale)) for side in pixels.shape[2:]]
+    return F.interpolate(pixels, size=size, mode="bicubic", align_corners=False).clamp_(0, 1)
+
+
+def _pad_to_multiple(pixels: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Mirrors the right and bottom edge outwards; what is too small to be mirrored is repeated."""
+    for _ in range(2):
+        height, width = pixels.shape[2:]
+        missing_h, missing_w = -height % multiple, -width % multiple
+        if missing_h < height and missing_w < width:
+            return F.pad(pixels, (0, missing_w, 0, missing_h), mode="reflect")
+        pixels = F.pad(pixels, (0, missing_w if missing_w >= width else 0, 0, missing_h if missing_h >= height else 0), mode="replicate")
+    return pixels
+
+
+def _to_module(tensor: torch.Tensor, module: ModelMixin, device: torch.device) -> torch.Tensor:
+    return tensor.to(device, module.dtype)
+
+
+def _as_tensors(image: ImageInput | list[ImageInput]) -> tuple[list[torch.Tensor], bool]:
+    """Any accepted input -> tensors `(1, 3, height, width)` in [0, 1] on the CPU, and whether the input was one stacked batch."""
+    if isinstance(image, list | tuple):
+        tensors = [_as_tensor(entry, f"image[{i}]") for i, entry in enumerate(image)]
+        if any(len(t) != 1 for t in tensors):
+            raise ValueError("`image` must not be a list of batches; pass a list of single images or one batch.")
+        is_batch = False
+    else:
+        batch = _as_tensor(image, "image")
+        tensors, is_batch = list(batch.split(1)), getattr(image, "ndim", 3) == 4
+    if not tensors:
+        raise ValueError("`image` must hold at least one image, got an empty list or batch.")
+    return tensors, is_batch
+
+
+def _as_tensor(image: ImageInput, name: str) -> torch.Tensor:
+    if isinstance(image, PIL.Image.Image):
+        image = np.asarray(image.convert("RGB"))
+    if isinstance(image, np.ndarray):
+        tensor = torch.from_numpy(np.array(image, copy=True))
+        tensor = tensor.movedim(-1, -3) if tensor.ndim in (3, 4) else tensor
+        tensor = tensor.float() / 255 if image.dtype == np.uint8 else tensor.float()
+        layout = "(height, width, 3)"
+    elif isinstance(image, torch.Tensor):
+        if not image.is_floating_point():
+            raise ValueError(f"`{name}` must be a floating point tensor in [0, 1], got {image.dtype}.")
+        tensor = image.detach().float().cpu()
+        layout = "(3, height, width)"
+    else:
+        raise ValueError(f"`{name}` must be a PIL image, an array or a tensor, got {type(image).__name__}.")
+    if tensor.ndim == 3:
+        tensor = tensor[None]
+    if tensor.ndim != 4 or tensor.shape[1] != 3 or 0 in tensor.shape[2:]:
+        raise ValueError(f"`{name}` must be {layout} or a batch of that, got shape {tuple(image.shape)}.")
+    if not bool(tensor.isfinite().all()) or tensor.min() < 0 or tensor.max() > 1:
+        raise ValueError(f"`{name}` must hold finite numbers in [0, 1].")
+    return tensor
+
+
+def _as_output(restored: list[torch.Tensor], output_type: str, is_batch: bool):
+    if output_type == "pil":
+        return [PIL.Image.fromarray((t[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()) for t in restored]
+    if output_type == "np":
+        arrays = [t[0].permute(1, 2, 0).numpy() for t in restored]
+        return np.stack(arrays) if is_batch or len({a.shape for a in arrays}) == 1 else arrays
+    same_size = len({t.shape for t in restored}) == 1
+    return torch.cat(restored) if is_batch or same_size else [t[0] for t in restored]
