@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     try:
+        quiet_libraries()
         arguments.run(arguments)
     except UsageError as error:
         print(f"foundir: {error}", file=sys.stderr)
@@ -99,18 +100,23 @@ def _restore(arguments: argparse.Namespace) -> None:
     single = len(jobs) == 1
     pipeline.set_progress_bar_config(disable=not single, leave=False, desc="restoring")
     failures = []
-    for source, target in tqdm(jobs, desc="photographs", unit="photo", disable=single):
+    for source, target in tqdm(jobs, desc="photographs", unit="photo", disable=single or None):
         try:
             photo = restore_photo(pipeline, read_photo(source), generator=_generator(arguments), **options)
             write_photo(photo, target)
         except (PhotoError, ValueError) as error:  # one bad photograph must not stop the others
             failures.append(str(error))
-            tqdm.write(f"foundir: {error}", file=sys.stderr)
-        except MemoryError:
+        except (MemoryError, RuntimeError) as error:  # torch says it with a RuntimeError
+            if not isinstance(error, MemoryError) and "memory" not in str(error):
+                raise
             failures.append(f"{source}: out of memory; try a smaller --tile-size.")
-            tqdm.write(f"foundir: {failures[-1]}", file=sys.stderr)
         else:
             tqdm.write(f"{source} -> {target}")
+            continue
+        if not single:
+            tqdm.write(f"foundir: {failures[-1]}", file=sys.stderr)
+    if failures and single:
+        raise UsageError(failures[0])
     if failures:
         raise UsageError(f"{len(failures)} of {len(jobs)} photographs were not restored.")
 
@@ -120,7 +126,7 @@ def plan_outputs(paths: list[Path], output: Path, *, overwrite: bool) -> list[tu
 
     A folder's photographs keep their relative paths below `output`. A single photograph may be given a file name instead.
     """
-    from .data.photos import IMAGE_SUFFIXES, list_photos
+    from .data.photos import IMAGE_SUFFIXES
     from .photo import WRITERS
 
     jobs: list[tuple[Path, Path]] = []
@@ -129,10 +135,9 @@ def plan_outputs(paths: list[Path], output: Path, *, overwrite: bool) -> list[tu
         raise UsageError(f"`--output` {output} names a file; several photographs need a folder.")
     for path in paths:
         if path.is_dir():
-            try:
-                inside = list_photos(path)
-            except ValueError as error:
-                raise UsageError(str(error)) from error
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            if not inside:
+                raise UsageError(f"{path}: holds no photographs.")
             jobs += [(p, output / p.relative_to(path)) for p in inside]
         elif path.is_file():
             target = output if names_file else output / path.name
@@ -183,6 +188,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise UsageError("`evaluate` needs --clean or --paired.")
     if arguments.output is not None:
         check_writable(arguments.output.parent)
+        if arguments.output.is_dir():
+            raise UsageError(f"{arguments.output}: is a folder; the report needs a file name.")
     pipeline = _load(arguments)
     from .evaluation.benchmark import evaluate, summarise, to_report, to_table
 
@@ -190,7 +197,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     options = _pipeline_options(arguments)
     try:
         scores = evaluate(pipeline, clean=arguments.clean, paired=paired, seed=arguments.seed, limit=arguments.limit, **options)
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # a folder without photographs, a file that is none
         raise UsageError(str(error)) from error
     rows = summarise(scores)
     print(to_table(rows))
@@ -255,7 +262,6 @@ def _pipeline_options(arguments: argparse.Namespace) -> dict:
 
 def _load(arguments: argparse.Namespace):
     device = _device(arguments.device)
-    quiet_libraries()
     from .hub import load_pipeline
 
     try:
@@ -265,12 +271,11 @@ def _load(arguments: argparse.Namespace):
 
 
 def _folder(arguments: argparse.Namespace) -> Path:
-    quiet_libraries()
     from .hub import resolve_checkpoint
 
     try:
         return resolve_checkpoint(arguments.checkpoint)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
 
 
@@ -288,19 +293,21 @@ def _device(name: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).item()  # `meta` makes tensors, but never numbers
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"`--device` {name!r} is not available here; try auto or cpu.") from error
     return name
 
 
 def quiet_libraries() -> None:
-    """Keeps the libraries' start-up advice off the screen; errors still show."""
+    """Keeps the libraries' advice off the screen; their errors arrive as exceptions and are told in one line."""
+    import logging
+
     import diffusers.utils.logging
     import transformers.utils.logging
 
     for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
+        library.utils.logging.set_verbosity(logging.CRITICAL)
         library.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
 

@@ -10,21 +10,34 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from PIL import ImageOps
+from PIL import ExifTags, ImageOps
 
 from .pipelines.pipeline_foundir import FoundIRPipeline
 
-# Suffix -> how to write it. JPEG at full chroma resolution: the model must not restore what its own file takes away.
+# Suffix -> how to write it. JPEG at full chroma resolution: the model must not restore what its own file takes away. TIFF without
+# compression: Pillow's compressing writer cannot hold EXIF's camera and GPS directories. WEBP keeps colours under full transparency too.
 WRITERS: dict[str, dict[str, Any]] = {
     ".bmp": {"format": "BMP"},
     ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     ".png": {"format": "PNG"},
-    ".tif": {"format": "TIFF", "compression": "tiff_lzw"},
-    ".tiff": {"format": "TIFF", "compression": "tiff_lzw"},
-    ".webp": {"format": "WEBP", "lossless": True},
+    ".tif": {"format": "TIFF"},
+    ".tiff": {"format": "TIFF"},
+    ".webp": {"format": "WEBP", "lossless": True, "exact": True},
 }
 _WITHOUT_ALPHA = frozenset({".bmp", ".jpeg", ".jpg"})
+# What a TIFF says about the photograph; its other tags lay out its own file.
+_TIFF_METADATA = frozenset(
+    {
+        ExifTags.Base.ImageDescription,
+        ExifTags.Base.Make,
+        ExifTags.Base.Model,
+        ExifTags.Base.Software,
+        ExifTags.Base.DateTime,
+        ExifTags.Base.Artist,
+        ExifTags.Base.Copyright,
+    }
+)
 
 
 class PhotoError(ValueError):
@@ -55,27 +68,45 @@ def read_photo(path: str | Path) -> Photo:
         with PIL.Image.open(path) as image:
             if getattr(image, "n_frames", 1) > 1 and image.format not in ("MPO", "TIFF"):
                 raise PhotoError(f"{path}: has {image.n_frames} frames; only still photographs can be restored.")
+            exif = _exif_without_layout(image)
             image.load()
-            icc_profile = image.info.get("icc_profile")
-            image = ImageOps.exif_transpose(image)
+            icc_profile = None if image.mode == "CMYK" else image.info.get("icc_profile")  # it would misread the RGB that we write
+            picture, alpha = _picture_and_alpha(ImageOps.exif_transpose(image))
+            return Photo(picture, alpha, exif, icc_profile)
     except PhotoError:
         raise
     except FileNotFoundError:
         raise PhotoError(f"{path}: no such file.") from None
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        reason = "not an image of a known format" if isinstance(error, PIL.UnidentifiedImageError) else str(error)
+        reason = "not an image of a known format" if isinstance(error, PIL.UnidentifiedImageError) else _reason(error)
         raise PhotoError(f"{path}: cannot be read: {reason}") from error
-    exif = image.getexif().tobytes() if len(image.getexif()) else None
-    if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+
+
+def _picture_and_alpha(image: PIL.Image.Image) -> tuple[PIL.Image.Image, PIL.Image.Image | None]:
+    """Any mode -> RGB or grey (`L`), and transparency if there is any."""
+    grey = image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
+    if image.mode == "F" or image.mode.startswith("I"):  # deeper grey: scale, where `convert` would clip
+        scale = 255 if image.mode == "F" else 1 / 257
+        image = PIL.Image.fromarray((np.asarray(image, dtype=np.float64) * scale).clip(0, 255).round().astype(np.uint8))
+    elif "transparency" in image.info:  # one colour, or palette entries, that stand for nothing
+        image = image.convert("LA" if grey else "RGBA")
     alpha = image.getchannel("A") if "A" in image.getbands() else None
-    if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey: scale, where `convert` would clip
-        depth = 255 if image.mode == "F" else 257
-        image = PIL.Image.fromarray((np.asarray(image, dtype=np.float64) / depth).clip(0, 255).round().astype(np.uint8))
-    grey = image.mode in ("1", "L", "LA")
-    if image.mode == "CMYK":
-        icc_profile = None  # a CMYK profile would misread the RGB that we write
-    return Photo(image.convert("L" if grey else "RGB"), alpha, exif, icc_profile)
+    picture = image.convert("L" if grey else "RGB")
+    picture.info = {}  # Pillow would write what it finds there: the profile of a CMYK original, say
+    return picture, alpha
+
+
+def _exif_without_layout(image: PIL.Image.Image) -> bytes | None:
+    """EXIF of an image just opened, without what was true of its file only: the orientation and a TIFF's layout."""
+    exif = image.getexif()
+    kept = PIL.Image.Exif()
+    kept.endian = exif.endian
+    for tag, value in exif.items():
+        if tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            kept[tag] = dict(exif.get_ifd(tag))  # its contents, where `value` is its place in the file
+        elif tag != ExifTags.Base.Orientation and (image.format != "TIFF" or tag in _TIFF_METADATA):
+            kept[tag] = value
+    return kept.tobytes() if len(kept) else None
 
 
 def write_photo(photo: Photo, path: str | Path) -> None:
@@ -92,15 +123,16 @@ def write_photo(photo: Photo, path: str | Path) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=suffix)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".foundir-", suffix=suffix)
         with os.fdopen(handle, "wb") as file:
             image.save(file, **WRITERS[suffix], **metadata)
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
         os.replace(temporary, path)
     except (OSError, ValueError) as error:
+        raise PhotoError(f"{path}: cannot be written: {_reason(error)}") from error
+    finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise PhotoError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
+            Path(temporary).unlink(missing_ok=True)  # still there only after a failure, or Ctrl-C
 
 
 def restore_photo(pipeline: FoundIRPipeline, photo: Photo, **options: Any) -> Photo:
@@ -118,6 +150,10 @@ def restore_photo(pipeline: FoundIRPipeline, photo: Photo, **options: Any) -> Ph
     if alpha is not None and alpha.size != restored.size:
         alpha = alpha.resize(restored.size, PIL.Image.Resampling.BICUBIC)
     return replace(photo, image=restored, alpha=alpha)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _umask() -> int:

@@ -53,7 +53,7 @@ class PhotoBank:
             try:
                 with Image.open(path) as image:
                     pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, Image.DecompressionBombError) as error:
                 logger.warning("Skipped %s: %s", path, error)
                 return None
             return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous().to(device)
@@ -90,9 +90,11 @@ class PhotoBank:
 
 
 def _pad_to(photo: torch.Tensor, side: int) -> torch.Tensor:
-    """Mirrors a small photograph until both sides reach `side`."""
-    while min(photo.shape[1:]) < side:
-        missing = [min(max(0, side - extent), max(1, extent - 1)) for extent in photo.shape[1:]]
-        mode = "reflect" if min(photo.shape[1:]) > 1 else "replicate"
-        photo = F.pad(photo[None].float(), (0, missing[1], 0, missing[0]), mode=mode)[0].to(photo.dtype)
+    """Mirrors a small photograph, as often as it takes, until both sides reach `side`."""
+    for dim in (1, 2):
+        extent = photo.shape[dim]
+        if extent < side:
+            period = max(1, 2 * extent - 2)
+            index = torch.arange(side, device=photo.device) % period
+            photo = photo.index_select(dim, torch.minimum(index, period - index))
     return photo

@@ -146,7 +146,7 @@ class FoundIRPipeline(DiffusionPipeline):
             guidance_scale (`float`, *optional*, defaults to 1.0): Classifier-free guidance; up to 1 a step takes one forward pass, above
                 it two, and prompts or prompt embeddings are needed.
             start_from (`"noise"` or `"lq"`, *optional*, defaults to `"noise"`): Start from pure noise, or from the degraded image's latents
-                noised to the first timestep.
+                noised to the first timestep. Where the schedule ends in pure noise (zero terminal SNR, as `tiny`'s), the two are the same.
             fidelity (`float`, *optional*, defaults to 1.0): How far the decoder may look at the photograph, in [0, 1]: 0 decodes latents
                 alone, 1 takes all skips.
             strength (`float`, *optional*, defaults to 1.0): How much of the restoration to apply, in [0, 1]: the result is

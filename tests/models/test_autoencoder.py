@@ -1,0 +1,148 @@
+"""The fidelity decoder: plain at 0, the photograph at 1 before training, and gated in between."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import awaken
+from diffusers import AutoencoderKL
+
+from foundir_hf.configurations import CONFIGURATIONS
+from foundir_hf.models.autoencoder_foundir import CosineShortcut, FoundIRAutoencoderKL, PixelSkip
+from foundir_hf.models.lq_encoder_foundir import FoundIRLQEncoder
+
+SMALL = {
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "block_out_channels": (16, 32),
+    "norm_num_groups": 8,
+    "latent_channels": 6,
+}
+
+
+@pytest.fixture(scope="module")
+def fresh() -> tuple[FoundIRAutoencoderKL, FoundIRLQEncoder]:
+    torch.manual_seed(0)
+    sizes = CONFIGURATIONS["tiny"]
+    return FoundIRAutoencoderKL(**sizes["vae"]).eval(), FoundIRLQEncoder(**sizes["lq_encoder"]).eval()
+
+
+@pytest.fixture
+def pixels() -> torch.Tensor:
+    """Smooth pictures, `(2, 3, 48, 64)` in [-1, 1]."""
+    coarse = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    return torch.nn.functional.interpolate(coarse, size=(48, 64), mode="bicubic").clamp(-1, 1)
+
+
+@torch.no_grad()
+def decode(vae, lq_encoder, pixels, fidelity, latents=None):
+    latents = vae.encode(pixels).latent_dist.mode() if latents is None else latents
+    return vae.decode(latents, lq_features=lq_encoder(pixels).lq_features, lq_pixel_values=pixels, fidelity=fidelity).sample
+
+
+def test_an_untrained_decoder_at_full_fidelity_returns_the_photograph(fresh, pixels):
+    torch.testing.assert_close(decode(*fresh, pixels, 1.0), pixels)
+
+
+def test_fidelity_zero_is_the_plain_decoder(pipeline, pixels):
+    with torch.no_grad():
+        latents = pipeline.vae.encode(pixels).latent_dist.mode()
+        plain = pipeline.vae.decode(latents, fidelity=0).sample
+    assert torch.equal(decode(pipeline.vae, pipeline.lq_encoder, pixels, 0.0, latents), plain)
+    other = decode(pipeline.vae, pipeline.lq_encoder, 1 - pixels, 0.0, latents)
+    assert torch.equal(other, plain)  # the photograph plays no part
+
+
+def test_fidelity_zero_equals_diffusers_autoencoder_with_the_same_weights(pixels):
+    torch.manual_seed(0)
+    ours = FoundIRAutoencoderKL(**SMALL, lq_block_out_channels=(8, 8)).eval()
+    theirs = AutoencoderKL(**SMALL).eval()
+    theirs.load_state_dict({k: v for k, v in ours.state_dict().items() if not k.startswith(("skips.", "pixel_skip."))}, strict=True)
+    with torch.no_grad():
+        latents = theirs.encode(pixels).latent_dist.mode()
+        assert torch.equal(ours.encode(pixels).latent_dist.mode(), latents)
+        assert torch.equal(ours.decode(latents, fidelity=0).sample, theirs.decode(latents).sample)
+
+
+def test_more_fidelity_brings_a_fresh_decoder_closer_to_the_photograph(fresh, pixels):
+    errors = [float((decode(*fresh, pixels, f) - pixels).square().mean()) for f in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > 1e-4 > errors[-1]
+
+
+def test_fidelity_needs_the_photograph(fresh):
+    with pytest.raises(ValueError, match="lq_features"):
+        fresh[0].decode(torch.zeros(1, 16, 4, 4), fidelity=0.5)
+
+
+def test_latents_are_an_eighth_of_the_size(fresh, pixels):
+    vae = fresh[0]
+    with torch.no_grad():
+        assert tuple(vae.encode(pixels).latent_dist.mode().shape) == (2, 16, 6, 8)
+    assert vae.scale_factor == 8
+
+
+def test_a_fresh_autoencoder_is_the_cosine_codec(fresh, pixels):
+    vae = fresh[0]
+    with torch.no_grad():
+        latents = vae.encode(pixels).latent_dist.mode()
+        torch.testing.assert_close(latents, vae.shortcut.to_latents(pixels))
+        round_trip = vae.decode(latents, fidelity=0).sample
+    error = ((round_trip - pixels) / 2).square().mean()
+    assert -10 * error.log10() > 20  # low frequencies survive; saturated chroma keeps its mean only
+
+
+def test_the_cosine_codec_decodes_what_it_encoded_and_keeps_the_mean():
+    codec = CosineShortcut(16, 8)
+    images = torch.rand(1, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        latents = codec.to_latents(images)
+        once = codec.to_images(latents)
+        torch.testing.assert_close(codec.to_latents(once), latents, atol=1e-4, rtol=1e-4)  # a projection
+        block_means = torch.nn.functional.avg_pool2d(images, 8)
+        torch.testing.assert_close(torch.nn.functional.avg_pool2d(once, 8), block_means, atol=5e-3, rtol=0)
+
+
+def test_a_full_set_of_cosines_loses_nothing():
+    codec = CosineShortcut(48, 4)
+    images = torch.rand(1, 3, 8, 12) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(codec.to_images(codec.to_latents(images)), images, atol=1e-4, rtol=0)
+
+
+def test_gains_are_bounded_and_act_on_light():
+    skip = PixelSkip(4, 3, patch_size=2)
+    with torch.no_grad():
+        skip.conv.bias[: 3 * 4] = 1e3  # the first half are log gains
+        black_and_grey = torch.tensor([-1.0, -0.9]).view(1, 1, 1, 2).expand(1, 3, 2, 2)
+        out = skip(torch.zeros(1, 4, 1, 1), black_and_grey)
+    torch.testing.assert_close(out[..., 0], torch.full((1, 3, 2), -1.0))  # black stays black
+    torch.testing.assert_close(out[..., 1] + 1, torch.full((1, 3, 2), 0.1 * torch.e**3), rtol=1e-3, atol=0)
+
+
+def test_every_skip_matters_once_it_is_trained(pixels):
+    torch.manual_seed(0)
+    vae = awaken(FoundIRAutoencoderKL(**SMALL, lq_block_out_channels=(8, 12))).eval()
+    features = [torch.randn(2, 8, 48, 64), torch.randn(2, 12, 24, 32)]
+    latents = torch.randn(2, 6, 24, 32)
+    with torch.no_grad():
+        before = vae.decode(latents, lq_features=tuple(features), lq_pixel_values=pixels).sample
+        for level in range(2):
+            changed = list(features)
+            changed[level] = torch.randn_like(features[level])
+            after = vae.decode(latents, lq_features=tuple(changed), lq_pixel_values=pixels).sample
+            assert not torch.equal(before, after)
+
+
+def test_saving_and_loading_keeps_configuration_and_output(pipeline, pixels, tmp_path):
+    pipeline.vae.save_pretrained(tmp_path)
+    loaded = FoundIRAutoencoderKL.from_pretrained(tmp_path).eval()
+    expected = decode(pipeline.vae, pipeline.lq_encoder, pixels, 0.7)
+    torch.testing.assert_close(decode(loaded, pipeline.lq_encoder, pixels, 0.7), expected)
+    assert loaded.config.in_channels == 3
+    assert loaded.config.cosine_shortcut
+
+
+def test_widths_must_match_the_levels():
+    with pytest.raises(ValueError, match="lq_block_out_channels"):
+        FoundIRAutoencoderKL(**SMALL, lq_block_out_channels=(8, 8, 8))

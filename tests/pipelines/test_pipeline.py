@@ -1,0 +1,353 @@
+"""What a user of `FoundIRPipeline` may rely on."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import awaken
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from PIL import Image
+
+from foundir_hf.configurations import CONFIGURATIONS
+from foundir_hf.models.autoencoder_foundir import FoundIRAutoencoderKL
+from foundir_hf.models.lq_encoder_foundir import FoundIRLQEncoder
+from foundir_hf.models.unet_foundir import FoundIRUNet2DConditionModel
+from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline, enlarge
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def as_tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+# --- sizes, types, batches ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (15, 16), (17, 40), (72, 56)])
+@pytest.mark.parametrize("upscale", [1, 1.5, 2])
+def test_any_size_comes_back_exactly_as_large_as_asked(pipeline, photo, size, upscale):
+    restored = pipeline(photo.resize(size), upscale=upscale, generator=seeded()).images[0]
+    assert restored.size == (round(size[0] * upscale), round(size[1] * upscale))
+    assert restored.mode == "RGB"
+
+
+def test_images_arrays_and_tensors_give_the_same(pipeline, photo):
+    array, tensor = np.array(photo), as_tensor(photo)
+    expected = np.array(pipeline(photo, generator=seeded()).images[0]).astype(int)
+    for image in (array, array.astype(np.float32) / 255, array[None], tensor, tensor[None]):
+        restored = np.array(pipeline(image, generator=seeded()).images[0]).astype(int)
+        assert np.abs(restored - expected).max() <= 1  # dividing by 255 rounds differently in numpy and in torch
+
+
+def test_output_types_hold_the_same_picture(pipeline, photo):
+    pil = pipeline(photo, generator=seeded()).images[0]
+    numpy_images = pipeline(photo, generator=seeded(), output_type="np").images
+    tensor = pipeline(photo, generator=seeded(), output_type="pt").images
+    assert numpy_images.shape == (1, 56, 72, 3)
+    assert tensor.shape == (1, 3, 56, 72)
+    assert np.array_equal(numpy_images[0], tensor[0].permute(1, 2, 0).numpy())
+    assert np.array_equal(np.array(pil), (tensor[0] * 255).round().byte().permute(1, 2, 0).numpy())
+    assert tensor.min() >= 0
+    assert tensor.max() <= 1
+    assert isinstance(pipeline(photo, generator=seeded(), return_dict=False), tuple)
+
+
+def test_a_list_of_different_sizes_gives_what_each_gives_alone(pipeline, photo):
+    images = [photo, photo.rotate(90, expand=True), photo.resize((33, 21))]
+    together = pipeline(images, generator=seeded(), output_type="pt").images
+    for image, restored in zip(images, together, strict=True):
+        alone = pipeline(image, generator=seeded(), output_type="pt").images[0]
+        assert (alone - restored).abs().max() <= 1 / 255
+
+
+def test_a_batch_gives_what_its_images_give_alone(pipeline, photo):
+    batch = torch.stack([as_tensor(photo), 1 - as_tensor(photo)])
+    together = pipeline(batch, generator=seeded(), output_type="pt").images
+    assert together.shape == batch.shape
+    for index in range(2):
+        alone = pipeline(batch[index], generator=seeded(), output_type="pt").images[0]
+        assert (alone - together[index]).abs().max() <= 1 / 255
+
+
+# --- seeds and strength ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(pipeline, photo):
+    first, second, other = (pipeline(photo, generator=seeded(s), num_inference_steps=2, fidelity=0.3).images[0] for s in (3, 3, 4))
+    assert first.tobytes() == second.tobytes()
+    assert first.tobytes() != other.tobytes()
+
+
+def test_one_generator_per_image_is_taken_in_order(pipeline, photo):
+    options = {"fidelity": 0.0, "num_inference_steps": 2, "output_type": "pt"}
+    together = pipeline([photo, photo], generator=[seeded(1), seeded(2)], **options).images
+    assert torch.equal(together[1:], pipeline(photo, generator=seeded(2), **options).images)
+    with pytest.raises(ValueError, match="generator"):
+        pipeline([photo, photo], generator=[seeded(1)])
+
+
+def test_strength_zero_returns_the_input_bit_for_bit(pipeline, photo):
+    assert np.array_equal(np.array(pipeline(photo, strength=0).images[0]), np.array(photo))
+    tensor = torch.rand(1, 3, 20, 30)
+    assert torch.equal(pipeline(tensor, strength=0, output_type="pt").images, tensor)
+
+
+def test_strength_blends_between_input_and_restoration(pipeline, photo):
+    full = pipeline(photo, generator=seeded(), output_type="pt").images
+    half = pipeline(photo, generator=seeded(), output_type="pt", strength=0.5).images
+    torch.testing.assert_close(half, (full + as_tensor(photo)[None]) / 2)
+
+
+def test_the_input_is_never_written_to(pipeline):
+    tensor = torch.rand(1, 3, 20, 30)
+    before = tensor.clone()
+    pipeline(tensor, strength=0.5, generator=seeded())
+    assert torch.equal(tensor, before)
+
+
+def test_a_constant_image_is_enlarged_to_a_constant():
+    assert torch.equal(enlarge(torch.full((1, 3, 5, 7), 0.5), 2.0), torch.full((1, 3, 10, 14), 0.5))
+
+
+# --- tiles ----------------------------------------------------------------------------------------------------------------------------
+
+# Tiles see less around them than the whole image: convolutions reach over their borders, and channel attention averages over the tile.
+# With random weights on every path, which is harsher than trained ones, the worst and the mean pixel stay within these bounds (measured 0.051 and 0.0043).
+TILE_BOUND_WORST, TILE_BOUND_MEAN = 0.08, 0.008
+
+
+@pytest.mark.parametrize("kind", ["random", "constant"])
+def test_tiles_give_the_full_frame_within_a_bound(pipeline, kind):
+    image = torch.rand(1, 3, 200, 280) if kind == "random" else torch.full((1, 3, 200, 280), 0.4)
+    full = pipeline(image, generator=seeded(), output_type="pt", tile_size=None, tile_overlap=0).images
+    tiled = pipeline(image, generator=seeded(), output_type="pt", tile_size=192, tile_overlap=96).images
+    assert (full - tiled).abs().max() < TILE_BOUND_WORST
+    assert (full - tiled).abs().mean() < TILE_BOUND_MEAN
+    assert not torch.equal(full, image)
+
+
+def test_an_image_that_fits_one_tile_is_not_tiled(pipeline, photo):
+    full = pipeline(photo, generator=seeded(), tile_size=None, tile_overlap=0).images[0]
+    assert pipeline(photo, generator=seeded(), tile_size=128, tile_overlap=32).images[0].tobytes() == full.tobytes()
+
+
+def test_several_steps_from_the_photograph_s_latents_work_in_tiles(pipeline):
+    image = torch.rand(1, 3, 150, 130)
+    options = {"num_inference_steps": 3, "start_from": "lq", "fidelity": 0.5, "output_type": "pt"}
+    full = pipeline(image, generator=seeded(), tile_size=None, tile_overlap=0, **options).images
+    tiled = pipeline(image, generator=seeded(), tile_size=96, tile_overlap=32, **options).images
+    assert tiled.isfinite().all()
+    assert (full - tiled).abs().mean() < 0.1
+
+
+def test_starting_from_the_photograph_matters_unless_the_schedule_ends_in_pure_noise(pipeline, sdxl, embeds, photo):
+    for pipe, conditions, matters in ((sdxl, embeds, True), (pipeline, {}, False)):
+        options = {"num_inference_steps": 2, "fidelity": 0.0, "output_type": "pt", **conditions}
+        noise, lq = (pipe(photo, generator=seeded(), start_from=start, **options).images for start in ("noise", "lq"))
+        assert torch.equal(noise, lq) != matters
+
+
+# --- lifecycle ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_progress_counts_every_tile_of_every_stage(pipeline, photo, monkeypatch):
+    totals, updates = [], []
+    original = FoundIRPipeline.progress_bar
+
+    def counting(self, iterable=None, total=None):
+        bar = original(self, iterable, total)
+        totals.append(total)
+        update = bar.update
+        bar.update = lambda n=1: (updates.append(n), update(n))
+        return bar
+
+    monkeypatch.setattr(FoundIRPipeline, "progress_bar", counting)
+    pipeline(photo.resize((100, 60)), generator=seeded(), tile_size=64, tile_overlap=32, num_inference_steps=2)
+    assert totals == [3 * (2 + 2)]  # three tiles; encode, two steps, decode
+    assert sum(updates) == totals[0]
+
+
+def test_the_callback_sees_every_step_and_may_change_the_latents(pipeline, photo):
+    seen = []
+
+    def look(pipe, step, timestep, tensors):
+        seen.append((step, int(timestep), tuple(tensors["latents"].shape)))
+        return {"latents": torch.zeros_like(tensors["latents"])}
+
+    options = {"generator": seeded(), "num_inference_steps": 3, "fidelity": 0.0, "output_type": "pt"}
+    changed = pipeline(photo, callback_on_step_end=look, **options).images
+    assert [s for s, _, _ in seen] == [0, 1, 2]
+    assert [t for _, t, _ in seen] == sorted((t for _, t, _ in seen), reverse=True)
+    assert seen[0][1] == 999
+    assert {shape for _, _, shape in seen} == {(1, 16, 8, 10)}
+    plain = pipeline.vae.decode(torch.zeros(1, 16, 8, 10), fidelity=0).sample.detach()[..., :56, :72]
+    torch.testing.assert_close(changed, (plain / 2 + 0.5).clamp(0, 1))
+
+
+def test_components_move_and_pipelines_share_them(pipeline, photo):
+    expected = pipeline(photo, generator=seeded()).images[0].tobytes()
+    assert FoundIRPipeline(**pipeline.components).to("cpu", torch.float32)(photo, generator=seeded()).images[0].tobytes() == expected
+    assert pipeline.model_cpu_offload_seq.split("->")[-3:] == ["lq_encoder", "unet", "vae"]
+    with pytest.raises(RuntimeError, match="accelerator"):
+        pipeline.enable_model_cpu_offload()  # diffusers' own refusal where there is none
+
+
+@pytest.mark.parametrize("scheduler_class", [DDIMScheduler, EulerDiscreteScheduler])
+def test_other_schedulers_drop_in(pipeline, photo, scheduler_class):
+    scheduler = scheduler_class.from_config(pipeline.scheduler.config)
+    pipe = FoundIRPipeline(**{**pipeline.components, "scheduler": scheduler})
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe(photo, generator=seeded(), num_inference_steps=4, output_type="pt").images.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("upscale", 0.5),
+        ("upscale", math.nan),
+        ("upscale", 9),
+        ("fidelity", -0.1),
+        ("strength", 1.1),
+        ("strength", "much"),
+        ("guidance_scale", math.nan),
+        ("guidance_scale", 2.0),
+        ("num_inference_steps", 0),
+        ("num_inference_steps", 1.5),
+        ("num_inference_steps", 1001),
+        ("tile_size", 100),
+        ("tile_size", 0),
+        ("tile_overlap", 1024),
+        ("tile_overlap", -16),
+        ("tile_overlap", 10),
+        ("start_from", "middle"),
+        ("color_fix", "none"),
+        ("output_type", "latent"),
+        ("prompt", "a cat"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_name(pipeline, photo, name, value):
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        pipeline(photo, **{name: value})
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        [],
+        "photo.jpg",
+        torch.zeros(3, 8, 8, dtype=torch.uint8),
+        torch.zeros(1, 8, 8),
+        torch.full((3, 8, 8), math.nan),
+        torch.full((3, 8, 8), 1.5),
+        torch.zeros(3, 0, 8),
+        np.zeros((8, 8), dtype=np.uint8),
+        np.zeros((3, 8, 8), dtype=np.uint8),
+        [torch.zeros(2, 3, 8, 8)],
+    ],
+)
+def test_what_is_no_image_is_refused_by_name(pipeline, image):
+    with pytest.raises(ValueError, match="`image"):
+        pipeline(image)
+
+
+# --- text and guidance, on a shrunken SDXL --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sdxl() -> FoundIRPipeline:
+    """Every part of the paper's model in small: four-level VAE, group norms, cross-attention, SDXL's extra conditions."""
+    from models.test_unet import SMALL_SDXL
+
+    torch.manual_seed(0)
+    widths = (8, 8, 16, 16)
+    vae = {**CONFIGURATIONS["sdxl"]["vae"], "block_out_channels": widths, "norm_num_groups": 4, "layers_per_block": 1}
+    encoder = FoundIRLQEncoder(block_out_channels=(*widths[:3], 24), norm_num_groups=4, layers_per_block=1)
+    pipe = FoundIRPipeline(
+        vae=awaken(FoundIRAutoencoderKL(**{**vae, "lq_block_out_channels": (*widths[:3], 24)})).eval(),
+        lq_encoder=awaken(encoder).eval(),
+        unet=awaken(FoundIRUNet2DConditionModel(**SMALL_SDXL)).eval(),
+        scheduler=DDIMScheduler(**CONFIGURATIONS["sdxl"]["scheduler"]),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def embeds() -> dict[str, torch.Tensor]:
+    draw = seeded(5)
+    names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+    return {n: torch.randn(*((1, 16) if "pooled" in n else (1, 7, 32)), generator=draw) for n in names}
+
+
+def test_without_guidance_a_step_takes_one_forward_and_with_it_two(sdxl, embeds, photo):
+    batches = []
+    hook = sdxl.unet.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+    one = sdxl(photo, generator=seeded(), num_inference_steps=2, guidance_scale=1.0, **embeds)
+    two = sdxl(photo, generator=seeded(), num_inference_steps=2, guidance_scale=5.0, **embeds)
+    hook.remove()
+    assert batches == [1, 1, 2, 2]
+    assert one.images[0].tobytes() != two.images[0].tobytes()
+
+
+def test_guidance_by_the_same_embeddings_changes_nothing(sdxl, embeds, photo):
+    same = {
+        **embeds,
+        "negative_prompt_embeds": embeds["prompt_embeds"],
+        "negative_pooled_prompt_embeds": embeds["pooled_prompt_embeds"],
+    }
+    options = {"num_inference_steps": 2, "output_type": "pt", **same}
+    plain, guided = (sdxl(photo, generator=seeded(), guidance_scale=scale, **options).images for scale in (1.0, 7.5))
+    torch.testing.assert_close(plain, guided, atol=1e-3, rtol=0)
+
+
+def test_micro_conditioning_counts_pixels(sdxl, embeds):
+    seen = []
+    hook = sdxl.unet.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["added_cond_kwargs"]["time_ids"].tolist()), with_kwargs=True
+    )
+    sdxl(torch.rand(3, 64, 96), generator=seeded(), tile_size=64, tile_overlap=32, **embeds)
+    hook.remove()
+    assert seen == [[[64.0, 96.0, 0.0, 0.0, 64.0, 64.0]], [[64.0, 96.0, 0.0, 32.0, 64.0, 64.0]]]
+
+
+def test_guidance_without_the_negative_embeddings_is_refused(sdxl, embeds, photo):
+    half = {k: v for k, v in embeds.items() if "negative" not in k}
+    with pytest.raises(ValueError, match="negative_prompt_embeds"):
+        sdxl(photo, guidance_scale=5.0, **half)
+
+
+def test_prompts_go_through_both_text_encoders(sdxl, photo, tmp_path):
+    import json
+
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    words = ["<|startoftext|>", "<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz", *(c + "</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
+    (tmp_path / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"), model_max_length=16)
+    config = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        projection_dim=16,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    torch.manual_seed(0)
+    texts = {"text_encoder": CLIPTextModel(config).eval(), "text_encoder_2": CLIPTextModelWithProjection(config).eval()}
+    pipe = FoundIRPipeline(**{**sdxl.components, **texts, "tokenizer": tokenizer, "tokenizer_2": tokenizer})
+    pipe.set_progress_bar_config(disable=True)
+    cat, dog, guided = (
+        pipe(photo, prompt=prompt, generator=seeded(), guidance_scale=scale).images[0].tobytes()
+        for prompt, scale in (("a cat", 1.0), ("a dog", 1.0), ("a cat", 5.0))
+    )
+    assert len({cat, dog, guided}) == 3
