@@ -98,9 +98,10 @@ def _restore(arguments: argparse.Namespace) -> None:
 
     options = {**_pipeline_options(arguments), "upscale": arguments.upscale}
     single = len(jobs) == 1
-    pipeline.set_progress_bar_config(disable=not single, leave=False, desc="restoring")
+    # One bar, on terminals only (`None`): over the tiles of a single photograph, or over the photographs.
+    pipeline.set_progress_bar_config(disable=None if single else True, leave=False, desc="restoring")
     failures = []
-    for source, target in tqdm(jobs, desc="photographs", unit="photo", disable=single or None):
+    for source, target in tqdm(jobs, desc="photographs", unit="photo", disable=True if single else None):
         try:
             photo = restore_photo(pipeline, read_photo(source), generator=_generator(arguments), **options)
             write_photo(photo, target)

@@ -36,6 +36,8 @@ _TIFF_METADATA = frozenset(
         ExifTags.Base.DateTime,
         ExifTags.Base.Artist,
         ExifTags.Base.Copyright,
+        ExifTags.IFD.Exif,
+        ExifTags.IFD.GPSInfo,
     }
 )
 
@@ -68,11 +70,10 @@ def read_photo(path: str | Path) -> Photo:
         with PIL.Image.open(path) as image:
             if getattr(image, "n_frames", 1) > 1 and image.format not in ("MPO", "TIFF"):
                 raise PhotoError(f"{path}: has {image.n_frames} frames; only still photographs can be restored.")
-            exif = _exif_without_layout(image)
             image.load()
             icc_profile = None if image.mode == "CMYK" else image.info.get("icc_profile")  # it would misread the RGB that we write
             picture, alpha = _picture_and_alpha(ImageOps.exif_transpose(image))
-            return Photo(picture, alpha, exif, icc_profile)
+            return Photo(picture, alpha, _exif_without_layout(image), icc_profile)
     except PhotoError:
         raise
     except FileNotFoundError:
@@ -97,16 +98,14 @@ def _picture_and_alpha(image: PIL.Image.Image) -> tuple[PIL.Image.Image, PIL.Ima
 
 
 def _exif_without_layout(image: PIL.Image.Image) -> bytes | None:
-    """EXIF of an image just opened, without what was true of its file only: the orientation and a TIFF's layout."""
+    """EXIF of a loaded image, without what was true of its file only: the orientation and a TIFF's layout."""
     exif = image.getexif()
-    kept = PIL.Image.Exif()
-    kept.endian = exif.endian
-    for tag, value in exif.items():
-        if tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-            kept[tag] = dict(exif.get_ifd(tag))  # its contents, where `value` is its place in the file
-        elif tag != ExifTags.Base.Orientation and (image.format != "TIFF" or tag in _TIFF_METADATA):
-            kept[tag] = value
-    return kept.tobytes() if len(kept) else None
+    for directory in {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}.intersection(exif):
+        exif.get_ifd(directory)  # now: otherwise `tobytes` copies where it lay in the file
+    for tag in list(exif):
+        if tag == ExifTags.Base.Orientation or (image.format == "TIFF" and tag not in _TIFF_METADATA):
+            del exif[tag]
+    return exif.tobytes() if len(exif) else None
 
 
 def write_photo(photo: Photo, path: str | Path) -> None:

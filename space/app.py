@@ -30,7 +30,7 @@ one_at_a_time = threading.Lock()  # a pipeline holds its scheduler's state
 def restore(path: str | None, upscale: float, strength: float, fidelity: float, progress: gr.Progress = gr.Progress()):  # noqa: B008
     """A photograph's path -> (before, after) for the slider, the file to download, and a line of text."""
     if path is None:
-        raise gr.Error("Drop a photograph first.")
+        raise gr.Error("Drop a photograph first.", print_exception=False)
     try:
         photo = read_photo(path)
         width, height = (round(side * upscale) for side in photo.image.size)
@@ -53,7 +53,7 @@ def restore(path: str | None, upscale: float, strength: float, fidelity: float, 
         write_photo(restored, result)
     except (PhotoError, ValueError) as error:
         # The visitor knows the name of the photograph, not the path it was uploaded to.
-        raise gr.Error(str(error).replace(str(path), Path(path).name)) from error
+        raise gr.Error(str(error).replace(str(path), Path(path).name), print_exception=False) from error
     before = photo.image.convert("RGB").resize(restored.image.size)
     return (before, restored.image.convert("RGB")), str(result), f"{width} x {height} pixels, seed {SEED}"
 
@@ -81,8 +81,10 @@ with gr.Blocks(title="foundir_hf: restore a photo") as app:
     with gr.Row():
         with gr.Column(scale=1):
             photo_input = gr.Image(
-                type="filepath", image_mode=None, label="Damaged photo", elem_id="photo", sources=["upload", "clipboard"]
+                type="filepath", image_mode=None, label="Damaged photo", elem_id="photo", sources=["upload", "clipboard"], height=340
             )
+            # As it came: gradio would open it first, and has no word for the visitor on a file that is no photograph.
+            photo_input.preprocess = lambda payload: payload and payload.path
             restore_button = gr.Button("Restore", variant="primary", elem_id="restore")
             with gr.Accordion("Settings", open=False):
                 upscale_input = gr.Slider(1, 4, value=1, step=0.5, label="Enlarge by")
@@ -98,6 +100,7 @@ with gr.Blocks(title="foundir_hf: restore a photo") as app:
         [slider, download, status],
         api_name="restore",
         concurrency_limit=1,
+        show_progress_on=slider,
     )
 
 if __name__ == "__main__":

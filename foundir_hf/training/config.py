@@ -24,7 +24,7 @@ class StageConfig:
             longest matching prefix decides.
         learning_rate: Peak rate; warmed up over `warmup_steps`, then a cosine down to 1 % of it.
         batch_size, crop_size, context_size: See [`~foundir_hf.data.pairs.PairSource`].
-        tasks: Share of each task; empty means clean photographs only.
+        tasks: Share of each task; left out, clean photographs only.
         diffusion_share: In `end_to_end`, the share of steps spent on the diffusion objective, which keeps sampling in many steps alive.
         plain_share: In `end_to_end`, the share of steps decoded at fidelity 0, which keeps the plain decoder alive.
     """
@@ -77,7 +77,7 @@ class TrainConfig:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         if not isinstance(data, dict):
             raise ValueError(f"{path}: a recipe is a mapping, got {type(data).__name__}.")
-        stages = tuple(_build(StageConfig, stage, f"{path}: stage {i}") for i, stage in enumerate(data.pop("stages", [])))
+        stages = tuple(_build(StageConfig, stage, f"{path}: stage {i}") for i, stage in enumerate(data.pop("stages", None) or []))
         if not stages:
             raise ValueError(f"{path}: `stages` must list at least one stage.")
         names = [stage.name for stage in stages]

@@ -95,8 +95,9 @@ def train(config: TrainConfig, modules: FoundIRModules, noise_scheduler: Schedul
                 loss = wrapped(stage, batch, noise_scheduler, generator)
             accelerator.backward(loss)
             norm = accelerator.clip_grad_norm_(trainable, config.max_grad_norm)
-            if not math.isfinite(float(norm)):
-                raise FloatingPointError(f"Stage {stage.name!r}, step {step}: the gradient is not finite. The last checkpoint is whole.")
+            # Both: the gradient of an L1 loss is 0 where the loss is not a number.
+            if not (math.isfinite(loss.item()) and math.isfinite(float(norm))):
+                raise FloatingPointError(f"Stage {stage.name!r}, step {step}: loss or gradient not finite. The last checkpoint is whole.")
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)

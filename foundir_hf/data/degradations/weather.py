@@ -35,7 +35,9 @@ def rain(
     peak = drops.amax(dim=(2, 3), keepdim=True).clamp(min=1e-6)
     streaks = convolve(drops / peak, psf)
     low = streaks.mean(dim=(2, 3), keepdim=True)
-    high = streaks.flatten(1).quantile(0.995, dim=1).view(-1, 1, 1, 1)
+    sample = streaks.flatten(1)
+    sample = sample[:, :: 1 + (sample.shape[1] - 1) // 2**24]  # `quantile` takes no more than 2^24 values
+    high = sample.quantile(0.995, dim=1).view(-1, 1, 1, 1)
     streaks = ((streaks - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
     # Gusts: rain is not equally dense everywhere.
     gusts = 1 - uniform(images, generator, 0.0, 0.9) * smooth_field(images, generator, cells=3)

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from foundir_hf.data.pairs import PairBatch, PairSource
+from foundir_hf.data.photos import PhotoBank
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory) -> PhotoBank:
+    folder = tmp_path_factory.mktemp("photos")
+    y, x = np.mgrid[0:70, 0:90]
+    paths = []
+    for i in range(3):
+        picture = np.stack([40 + x * 2, 60 + y * (i + 1), 128 + 60 * np.sin(x / (3 + i)) * np.cos(y / 5)], axis=-1)
+        paths.append(folder / f"{i}.png")
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(paths[-1])
+    return PhotoBank(paths)
+
+
+def source(bank: PhotoBank, proportions: dict[str, float], **changes) -> PairSource:
+    options = {"batch_size": 4, "crop_size": 16, "context_size": 32, "thumbnail_size": 8, **changes}
+    return PairSource(bank, proportions, **options)
+
+
+def equal(a: PairBatch, b: PairBatch) -> bool:
+    return torch.equal(a.hq, b.hq) and torch.equal(a.lq, b.lq) and torch.equal(a.thumbnail, b.thumbnail) and a.tasks == b.tasks
+
+
+MIXED = {"gaussian_noise": 1.0, "jpeg": 1.0, "haze": 1.0, "motion_blur": 0.5, "mixture": 0.5, "clean": 0.5}
+
+
+def test_a_batch_depends_on_seed_and_step_alone(bank):
+    one, other = source(bank, MIXED, seed=3), source(bank, MIXED, seed=3)
+    in_order = [one.batch(one.generator(step)) for step in range(6)]
+    first = other.batch(other.generator(5))
+    assert equal(first, in_order[5])
+    assert all(equal(other.batch(other.generator(step)), in_order[step]) for step in (2, 0, 5, 4))
+    assert not any(equal(in_order[i], in_order[j]) for i in range(6) for j in range(i))
+    reseeded = source(bank, MIXED, seed=4)
+    assert not equal(reseeded.batch(reseeded.generator(5)), in_order[5])
+
+
+def test_batches_have_their_shapes_and_lie_between_minus_one_and_one(bank):
+    pairs = source(bank, MIXED, batch_size=6)
+    for step in range(4):
+        batch = pairs.batch(pairs.generator(step))
+        assert batch.hq.shape == batch.lq.shape == (6, 3, 16, 16)
+        assert batch.thumbnail.shape == (6, 3, 8, 8)
+        assert len(batch.tasks) == 6
+        for tensor in (batch.hq, batch.lq, batch.thumbnail):
+            assert tensor.isfinite().all()
+            assert -1 <= tensor.min() < tensor.max() <= 1
+
+
+def test_proportions_decide_how_often_a_task_is_drawn(bank):
+    proportions = {"clean": 3.0, "gaussian_noise": 1.0, "low_light": 2.0, "haze": 0.0}
+    pairs = source(bank, proportions, batch_size=64, crop_size=8, context_size=8)
+    drawn = [task for step in range(25) for task in pairs.batch(pairs.generator(step)).tasks]
+    expected = {name: len(drawn) * share / 6 for name, share in proportions.items()}
+    assert drawn.count("haze") == 0
+    deviation = sum((drawn.count(name) - count) ** 2 / count for name, count in expected.items() if count)
+    assert deviation < 9.2  # chi square with two degrees of freedom, 1 %
+
+
+def test_each_pair_carries_the_damage_of_its_task(bank):
+    pairs = source(bank, {"clean": 1.0, "gaussian_noise": 1.0, "low_light": 1.0}, batch_size=32, crop_size=8, context_size=8)
+    batch = pairs.batch(pairs.generator(0))
+    assert set(batch.tasks) == {"clean", "gaussian_noise", "low_light"}
+    levels = (batch.lq + 1) * 127.5
+    assert torch.allclose(levels, levels.round(), atol=1e-3)  # a file has 8 bits
+    for lq, hq, task in zip(batch.lq, batch.hq, batch.tasks, strict=True):
+        if task == "clean":
+            assert (lq - hq).abs().max() <= 1 / 255 + 1e-6  # half a level of [-1, 1]
+        elif task == "low_light":
+            assert lq.mean() < hq.mean() - 0.1
+        else:
+            assert (lq - hq).std() > 0.02
+            assert lq.mean() == pytest.approx(float(hq.mean()), abs=0.15)
+
+
+def test_the_thumbnail_shows_the_surroundings_and_the_crop_lies_within_them(bank):
+    pairs = source(bank, {"clean": 1.0}, thumbnail_size=32)  # as large as the surroundings: a copy
+    offsets = set()
+    for step in range(12):
+        batch = pairs.batch(pairs.generator(step))
+        windows = batch.thumbnail.unfold(2, 16, 1).unfold(3, 16, 1)  # (B, 3, 17, 17, 16, 16)
+        distance = (windows - batch.lq[:, :, None, None]).abs().amax(dim=(0, 1, 4, 5))
+        assert distance.min() < 1e-6
+        offsets.add(divmod(int(distance.argmin()), 17))
+    assert len(offsets) > 6
+
+
+def test_surroundings_smaller_than_the_crop_and_unknown_tasks_are_refused(bank):
+    with pytest.raises(ValueError, match="`context_size` must be at least `crop_size` 16, got 8"):
+        source(bank, {"clean": 1.0}, context_size=8)
+    with pytest.raises(ValueError, match="gaussian_noise"):
+        source(bank, {"gausian_noise": 1.0})

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from foundir_hf.data.photos import PhotoBank, list_photos
+
+
+def coordinates(height: int, width: int) -> np.ndarray:
+    """A picture whose pixels say where they are: red is the column, green the row."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([x, y, np.full_like(x, 7)], axis=-1).astype(np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray, **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def in_levels(crops: torch.Tensor) -> torch.Tensor:
+    levels = crops * 255
+    assert torch.allclose(levels, levels.round(), atol=1e-3)
+    return levels.round().int()
+
+
+# --- Finding photographs ---
+
+
+def test_photographs_are_found_recursively_by_their_suffix_and_sorted(tmp_path):
+    for name in ("b.png", "a/deep/c.JPG", "a/d.webp", "e.tiff"):
+        save(tmp_path / name, coordinates(4, 4))
+    (tmp_path / "notes.txt").write_text("no photograph")
+    assert [p.relative_to(tmp_path).as_posix() for p in list_photos(tmp_path)] == ["a/d.webp", "a/deep/c.JPG", "b.png", "e.tiff"]
+    assert list_photos(str(tmp_path), split="train") == list_photos(tmp_path)  # no manifest, no splits
+
+
+def test_a_manifest_decides_which_photographs_belong_to_a_split(tmp_path):
+    for name in ("one.png", "sub/two.png", "three.png", "unlisted.png"):
+        save(tmp_path / name, coordinates(4, 4))
+    (tmp_path / "manifest.csv").write_text("file,split\nthree.png,train\none.png,train\nsub/two.png,val\n")
+    assert list_photos(tmp_path, split="train") == [tmp_path / "one.png", tmp_path / "three.png"]
+    assert list_photos(tmp_path, split="val") == [tmp_path / "sub/two.png"]
+    assert len(list_photos(tmp_path)) == 3
+    with pytest.raises(ValueError, match="no photographs of split 'test'"):
+        list_photos(tmp_path, split="test")
+
+
+def test_a_missing_or_empty_folder_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(ValueError, match="nowhere"):
+        list_photos(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="holds no photographs"):
+        list_photos(tmp_path)
+
+
+# --- Decoding ---
+
+
+def corrupt_files(folder: Path) -> list[Path]:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    text = folder / "text.png"
+    text.write_text("this is not a picture")
+    cut = save(folder / "cut.jpg", noise)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    flipped = save(folder / "flipped.png", noise)
+    data = bytearray(flipped.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    flipped.write_bytes(bytes(data))
+    renamed = save(folder / "header.png", noise)
+    data = bytearray(renamed.read_bytes())
+    at = data.index(b"IDAT")
+    data[at : at + 4] = b"\x00\x01\x02\x03"  # a chunk that no PNG has
+    renamed.write_bytes(bytes(data))
+    return [text, cut, flipped, renamed, folder / "absent.png"]
+
+
+def test_files_that_cannot_be_decoded_are_skipped_and_named_in_the_log(tmp_path, caplog):
+    good = save(tmp_path / "good.png", coordinates(9, 11))
+    corrupt = corrupt_files(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        bank = PhotoBank([*corrupt, good])
+    assert len(bank) == 1
+    assert bank.photos[0].shape == (3, 9, 11)
+    assert all(any(path.name in record.getMessage() for record in caplog.records) for path in corrupt)
+    assert "good.png" not in caplog.text
+
+
+def test_a_bank_without_a_single_photograph_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="None of the 5 photographs"):
+        PhotoBank(corrupt_files(tmp_path))
+
+
+def test_a_photograph_above_pillows_size_limit_is_skipped(tmp_path, monkeypatch, caplog):
+    paths = [save(tmp_path / "huge.png", coordinates(30, 30)), save(tmp_path / "small.png", coordinates(9, 11))]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 120)  # Pillow warns above it and refuses above twice as many
+    assert len(PhotoBank(paths)) == 1
+    assert "huge.png" in caplog.text
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    pixels = coordinates(6, 10)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees clockwise
+    (photo,) = PhotoBank([save(tmp_path / "turned.png", pixels, exif=exif)]).photos
+    assert np.array_equal(photo.permute(1, 2, 0).numpy(), np.rot90(pixels, k=-1))
+
+
+# --- Crops ---
+
+
+def test_crops_have_their_shape_and_range_and_follow_the_seed(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    bank = PhotoBank([save(tmp_path / "a.png", noise), save(tmp_path / "b.png", noise[:, ::-1] // 2)])
+    crops = bank.crops(6, 16, seeded(3))
+    assert crops.shape == (6, 3, 16, 16)
+    assert crops.dtype == torch.float32
+    assert 0 <= crops.min() < crops.max() <= 1
+    assert torch.equal(crops, bank.crops(6, 16, seeded(3)))
+    assert not torch.equal(crops, bank.crops(6, 16, seeded(4)))
+    assert all(not torch.equal(crops[i], crops[j]) for i in range(6) for j in range(i))
+
+
+def test_crops_are_windows_of_the_photograph_half_of_them_mirrored(tmp_path):
+    bank = PhotoBank([save(tmp_path / "a.png", coordinates(30, 44))])
+    crops = in_levels(bank.crops(200, 12, seeded(), max_shrink=1.0))
+    mirrored, lefts, tops = 0, set(), set()
+    for crop in crops:
+        if crop[0, 0, 0] > crop[0, 0, -1]:
+            crop, mirrored = crop.flip(2), mirrored + 1
+        left, top = int(crop[0, 0, 0]), int(crop[1, 0, 0])
+        assert torch.equal(crop, bank.photos[0][:, top : top + 12, left : left + 12].int())
+        lefts.add(left)
+        tops.add(top)
+    assert 70 < mirrored < 130
+    assert {0, 32} <= lefts  # both edges can be reached
+    assert {0, 18} <= tops
+
+
+@pytest.mark.parametrize("size", [(5, 6), (1, 9), (1, 1), (40, 3)])
+def test_photographs_smaller_than_a_crop_are_mirrored_outwards(tmp_path, size):
+    bank = PhotoBank([save(tmp_path / "small.png", coordinates(*size))])
+    crops = in_levels(bank.crops(20, 16, seeded()))
+    assert crops.shape == (20, 3, 16, 16)
+    assert crops[:, 0].max() <= size[1] - 1
+    assert crops[:, 1].max() <= size[0] - 1
+    assert (crops[:, 2] == 7).all()
+    # A mirror does not jump: neighbours in the crop were neighbours in the photograph.
+    assert (crops[:, 0].diff(dim=2).abs() == (1 if size[1] > 1 else 0)).all()
+    assert (crops[:, 1].diff(dim=1).abs() == (1 if size[0] > 1 else 0)).all()

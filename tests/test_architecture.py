@@ -1,0 +1,152 @@
+"""The shape of the code base: who may import whom, and what may travel to the Hub."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "foundir_hf"
+HUB_CODE = sorted(PACKAGE.rglob("*_foundir.py"))
+COMPONENTS = [path for path in HUB_CODE if path.parent.name == "models"]
+
+# Lower never imports higher. A module belongs to the longest prefix that matches it.
+LAYERS = {
+    "models": 0,
+    "pipelines": 0,
+    "data.degradations": 0,
+    "configurations": 0,
+    "pipelines.pipeline_foundir": 1,
+    "data": 1,
+    "photo": 2,
+    "hub": 2,
+    "evaluation": 3,
+    "training": 3,
+    "demo": 4,
+    "cli": 5,
+    "": 5,  # foundir_hf/__init__.py
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def layer(module: str) -> int:
+    return LAYERS[max((p for p in LAYERS if module == p or module.startswith(p + ".") or p == ""), key=len)]
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """Every imported module, absolute or relative with its dots, and its line."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.lineno, "." * node.level + (node.module or "")))
+    return found
+
+
+def internal_imports(path: Path) -> list[str]:
+    """The package's own modules that a file imports, as dotted names below `foundir_hf`."""
+    own = module_name(path).split(".")
+    package = own if path.name == "__init__.py" else own[:-1]
+    names = []
+    for _, name in imports(path):
+        dots = len(name) - len(name.lstrip("."))
+        if dots:
+            base = package[: len(package) - dots + 1]
+            names.append(".".join([*base, name.lstrip(".")]).strip("."))
+        elif name.split(".")[0] == "foundir_hf":
+            names.append(name.removeprefix("foundir_hf").lstrip("."))
+    return names
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=module_name)
+def test_no_module_imports_from_a_higher_layer(path):
+    own = layer(module_name(path))
+    higher = [name for name in internal_imports(path) if layer(name) > own]
+    assert not higher, f"layer {own} imports {higher}"
+
+
+def test_there_are_no_import_cycles():
+    graph = {module_name(p): set(internal_imports(p)) for p in PACKAGE.rglob("*.py")}
+
+    def reach(start: str) -> set[str]:
+        seen, todo = set(), [start]
+        while todo:
+            for name in graph.get(todo.pop(), set()) - seen:
+                seen.add(name)
+                todo.append(name)
+        return seen
+
+    # The root's names are resolved on first use, so importing the root from anywhere would be a cycle in waiting.
+    assert [name for name in graph if name and name in reach(name)] == []
+    assert [name for name, targets in graph.items() if "" in targets and name not in ("cli", "")] == []
+
+
+@pytest.mark.parametrize("path", HUB_CODE, ids=lambda p: p.name)
+def test_hub_code_imports_only_what_a_stranger_has(path):
+    allowed = {"__future__", "torch", "diffusers", "transformers", "numpy", "PIL", *sys.stdlib_module_names}
+    for line, name in imports(path):
+        if name.startswith("."):
+            assert path not in COMPONENTS, f"{path.name}:{line}: siblings of a component are never downloaded"
+            assert re.fullmatch(r"\.[a-z_]+_foundir", name), f"{path.name}:{line}: {name}"
+        else:
+            assert name.split(".")[0] in allowed, f"{path.name}:{line}: {name}"
+
+
+def test_hub_code_has_a_suffix_of_its_own_and_is_complete():
+    assert [p.name for p in COMPONENTS] == ["autoencoder_foundir.py", "lq_encoder_foundir.py", "unet_foundir.py"]
+    assert {p.name for p in HUB_CODE} - {p.name for p in COMPONENTS} == {
+        "color_fix_foundir.py",
+        "pipeline_foundir.py",
+        "tiling_foundir.py",
+    }
+
+
+def test_the_space_and_the_scripts_use_the_public_names_only():
+    public = {"foundir_hf", "foundir_hf.photo", "foundir_hf.cli", "foundir_hf.training.build", "foundir_hf.training.config"}
+    public |= {"foundir_hf.training.loop", "foundir_hf.training.export"}
+    for folder in ("space", "training", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            used = {name for _, name in imports(path) if name.split(".")[0] == "foundir_hf"}
+            assert used <= public, f"{path.name}: {used - public}"
+
+
+def test_importing_the_package_does_not_wait_for_torch():
+    code = "import sys, foundir_hf; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_public_name_resolves_and_a_wrong_one_does_not():
+    import foundir_hf
+
+    for name in foundir_hf.__all__:
+        assert getattr(foundir_hf, name) is not None
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        _ = foundir_hf.no_such_thing
+
+
+def test_public_functions_and_classes_have_docstrings():
+    missing = []
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if not ast.get_docstring(tree) and path.stat().st_size:
+            missing.append(module_name(path))
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_") and not ast.get_docstring(node):
+                missing.append(f"{module_name(path)}.{node.name}")
+    assert not missing
+
+
+def test_nothing_loads_pickles_or_loosely():
+    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "space").rglob("*.py"), *(ROOT / "training").rglob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"torch\.load\(|pickle\.load|weights_only\s*=\s*False|strict\s*=\s*False", text), path.name

@@ -1,0 +1,434 @@
+"""The command line: what it writes, and that every mistake a person can make is one line, exit code 2 and nothing written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foundir_hf import __version__
+from foundir_hf.cli import UsageError, check_writable, main, plan_outputs
+from foundir_hf.data.tasks import TASKS
+
+COMMANDS = ["restore", "demo", "evaluate", "info", "export"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(pipeline, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "checkpoint"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path, photo) -> Path:
+    """`photos/`: one.png, deep/er/two.jpg, and a text that is none of the command's business."""
+    folder = tmp_path / "photos"
+    (folder / "deep" / "er").mkdir(parents=True)
+    photo.save(folder / "one.png")
+    photo.rotate(180).save(folder / "deep" / "er" / "two.jpg", quality=95)
+    (folder / "notes.txt").write_text("not a photograph")
+    return folder
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs the command line in this process -> exit code, stdout, stderr."""
+
+    def run_command(*arguments) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = main([str(a) for a in arguments])
+        except SystemExit as stop:
+            code = stop.code
+        return (code, *capsys.readouterr())
+
+    return run_command
+
+
+@pytest.fixture
+def refused(run, tmp_path):
+    """Runs a command that must fail as usage does: exit code 2, one line, nothing printed, nothing written. Returns the line."""
+
+    def snapshot() -> dict[str, bytes | None]:
+        return {str(p): p.read_bytes() if p.is_file() else None for p in tmp_path.rglob("*")}
+
+    def run_refused(*arguments) -> str:
+        before = snapshot()
+        code, out, err = run(*arguments)
+        assert code == 2
+        assert err.startswith("foundir: ")
+        assert err.count("\n") == 1
+        assert err.endswith("\n")
+        assert "Traceback" not in err
+        assert out == ""
+        assert snapshot() == before
+        return err.strip()
+
+    return run_refused
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+# restore
+
+
+def test_one_photograph_is_restored_to_a_file_name(run, photos, checkpoint, tmp_path):
+    target = tmp_path / "new" / "restored.png"
+    code, out, err = run("restore", photos / "one.png", "-o", target, "--checkpoint", checkpoint)
+    assert (code, err) == (0, "")
+    assert out == f"{photos / 'one.png'} -> {target}\n"
+    assert pixels(target).shape == (56, 72, 3)
+    assert not np.array_equal(pixels(target), pixels(photos / "one.png"))
+
+
+def test_one_photograph_is_restored_into_a_folder_under_its_own_name(run, photos, checkpoint, tmp_path):
+    code, _, _ = run("restore", photos / "one.png", "-o", tmp_path / "out", "--checkpoint", checkpoint)
+    assert code == 0
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["one.png"]
+
+
+def test_a_folder_is_searched_recursively_and_mirrored(run, photos, checkpoint, tmp_path):
+    # Lists of other programs among the photographs decide nothing.
+    (photos / "manifest.csv").write_text("name,price\none,1\n")
+    code, out, _ = run("restore", photos, "-o", tmp_path / "out", "--checkpoint", checkpoint)
+    assert code == 0
+    written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert written == ["deep/er/two.jpg", "one.png"]
+    assert out.count(" -> ") == 2
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(run, photos, checkpoint, tmp_path):
+    written = []
+    for name, seed in (("a.png", 3), ("b.png", 3), ("c.png", 4)):
+        # From latents alone: a weak denoiser's noise shows best there.
+        options = ("--seed", seed, "--fidelity", 0, "--checkpoint", checkpoint)
+        assert run("restore", photos / "one.png", "-o", tmp_path / name, *options)[0] == 0
+        written.append((tmp_path / name).read_bytes())
+    assert written[0] == written[1]
+    assert written[0] != written[2]
+
+
+def test_a_photograph_gives_the_same_bytes_alone_and_among_others(run, photos, checkpoint, tmp_path):
+    assert run("restore", photos, "-o", tmp_path / "all", "--checkpoint", checkpoint)[0] == 0
+    assert run("restore", photos / "one.png", "-o", tmp_path / "alone.png", "--checkpoint", checkpoint)[0] == 0
+    assert (tmp_path / "all" / "one.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
+
+
+@pytest.mark.parametrize(("upscale", "size"), [(2, (144, 112)), (1.51, (109, 85))])
+def test_upscale_enlarges_to_the_rounded_size(run, photos, checkpoint, tmp_path, upscale, size):
+    arguments = ("--upscale", upscale, "--tile-size", 64, "--tile-overlap", 16, "--checkpoint", checkpoint)
+    assert run("restore", photos / "one.png", "-o", tmp_path / "large.png", *arguments)[0] == 0
+    with Image.open(tmp_path / "large.png") as image:
+        assert image.size == size
+
+
+def test_strength_zero_returns_the_photograph(run, photos, checkpoint, tmp_path):
+    assert run("restore", photos / "one.png", "-o", tmp_path / "same.png", "--strength", 0, "--checkpoint", checkpoint)[0] == 0
+    assert np.array_equal(pixels(tmp_path / "same.png"), pixels(photos / "one.png"))
+
+
+def test_every_option_of_the_pipeline_reaches_it(run, photos, checkpoint, tmp_path):
+    results = {}
+    for option in ((), ("--fidelity", 0.5), ("--strength", 0.5), ("--color-fix", "wavelet"), ("--steps", 2)):
+        target = tmp_path / f"{'-'.join(map(str, option))}.png" if option else tmp_path / "plain.png"
+        assert run("restore", photos / "one.png", "-o", target, *option, "--checkpoint", checkpoint)[0] == 0
+        results[target.name] = target.read_bytes()
+    assert len(set(results.values())) == len(results)
+
+
+def test_an_existing_file_is_replaced_only_with_overwrite(run, refused, photos, checkpoint, tmp_path):
+    target = tmp_path / "there.png"
+    target.write_bytes(b"precious")
+    arguments = ("restore", photos / "one.png", "-o", target, "--checkpoint", checkpoint)
+    assert f"{target}: exists" in refused(*arguments)
+    assert run(*arguments, "--overwrite")[0] == 0
+    assert pixels(target).shape == (56, 72, 3)
+
+
+@pytest.mark.parametrize("source", ["photos", "photos/one.png"])
+def test_an_input_is_never_overwritten(refused, photos, checkpoint, source):
+    line = refused("restore", photos.parent / source, "-o", photos, "--overwrite", "--checkpoint", checkpoint)
+    assert "originals are never overwritten" in line
+
+
+def test_an_input_is_recognised_behind_a_link(refused, photos, checkpoint, tmp_path):
+    (tmp_path / "link").symlink_to(photos, target_is_directory=True)
+    line = refused("restore", photos / "one.png", "-o", tmp_path / "link", "--overwrite", "--checkpoint", checkpoint)
+    assert "originals are never overwritten" in line
+
+
+def test_two_inputs_to_one_file_are_refused(refused, photos, photo, checkpoint, tmp_path):
+    (tmp_path / "other").mkdir()
+    photo.save(tmp_path / "other" / "one.png")
+    line = refused("restore", photos, tmp_path / "other" / "one.png", "-o", tmp_path / "out", "--checkpoint", checkpoint)
+    assert "would both be written" in line
+
+
+def test_broken_photographs_do_not_stop_the_others(run, photos, checkpoint, tmp_path):
+    (photos / "a_text.png").write_text("words")
+    (photos / "z_half.png").write_bytes((photos / "one.png").read_bytes()[:200])
+    code, out, err = run("restore", photos, "-o", tmp_path / "out", "--checkpoint", checkpoint)
+    assert code == 2
+    assert sorted(p.name for p in (tmp_path / "out").rglob("*.*")) == ["one.png", "two.jpg"]
+    assert out.count(" -> ") == 2
+    lines = err.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith(f"foundir: {photos / 'a_text.png'}: ")
+    assert lines[1].startswith(f"foundir: {photos / 'z_half.png'}: ")
+    assert lines[2] == "foundir: 2 of 4 photographs were not restored."
+
+
+def test_a_photograph_too_large_for_the_memory_is_told_in_one_line(checkpoint, tmp_path):
+    Image.new("RGB", (900, 900)).save(tmp_path / "large.png")
+    script = (
+        "import resource, sys, torch\n"
+        "from foundir_hf import cli, load_pipeline\n"
+        "load_pipeline(sys.argv[2])\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20, -1))\n"
+        "raise SystemExit(cli.main(['restore', sys.argv[1], '-o', sys.argv[3], '--upscale', '8', '--checkpoint', sys.argv[2]]))\n"
+    )
+    arguments = [str(tmp_path / "large.png"), str(checkpoint), str(tmp_path / "out.png")]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"foundir: {tmp_path / 'large.png'}: out of memory; try a smaller --tile-size."
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out.png").exists()
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("--upscale", "nan"), "--upscale"),
+        (("--upscale", "0.5"), "--upscale"),
+        (("--upscale", "inf"), "--upscale"),
+        (("--strength", "1.01"), "--strength"),
+        (("--strength", "NaN"), "--strength"),
+        (("--fidelity", "-0.1"), "--fidelity"),
+        (("--fidelity", "much"), "--fidelity"),
+        (("--steps", "0"), "--steps"),
+        (("--steps", "1.5"), "--steps"),
+        (("--seed", "-1"), "--seed"),
+        (("--seed", str(2**63)), "--seed"),
+        (("--tile-size", "100"), "multiple of 16"),
+        (("--tile-size", "0"), "--tile-size"),
+        (("--tile-overlap", "20"), "multiple of 16"),
+        (("--tile-size", "64", "--tile-overlap", "64"), "smaller than --tile-size"),
+        (("--start-from", "middle"), "--start-from"),
+        (("--color-fix", "sepia"), "--color-fix"),
+        (("--device", "abacus"), "abacus"),
+        (("--device", "meta"), "meta"),
+        (("--device", "cuda:99"), "cuda:99"),
+        (("--checkpoint", "no/such-checkpoint"), "checkpoint"),
+        (("--frobnicate",), "--frobnicate"),
+    ],
+    ids=lambda value: "-".join(value).strip("-") if isinstance(value, tuple) else "",
+)
+def test_an_option_out_of_range_is_refused_by_name(refused, photos, checkpoint, tmp_path, arguments, word):
+    line = refused("restore", photos / "one.png", "-o", tmp_path / "x.png", "--checkpoint", checkpoint, *arguments)
+    assert word in line
+
+
+def test_a_wrong_path_is_named(refused, tmp_path, checkpoint):
+    assert f"{tmp_path / 'nowhere'}: no such" in refused("restore", tmp_path / "nowhere", "-o", tmp_path / "o", "--checkpoint", checkpoint)
+
+
+def test_a_file_that_is_no_photograph_by_its_name_is_refused(refused, photos, tmp_path, checkpoint):
+    assert "notes.txt" in refused("restore", photos / "notes.txt", "-o", tmp_path / "out", "--checkpoint", checkpoint)
+
+
+def test_a_file_that_is_no_photograph_by_its_content_is_refused(refused, tmp_path, checkpoint):
+    (tmp_path / "words.png").write_text("words")
+    line = refused("restore", tmp_path / "words.png", "-o", tmp_path / "out.png", "--checkpoint", checkpoint)
+    assert "not an image of a known format" in line
+
+
+def test_a_folder_without_photographs_is_named(refused, tmp_path, checkpoint):
+    (tmp_path / "empty").mkdir()
+    assert str(tmp_path / "empty") in refused("restore", tmp_path / "empty", "-o", tmp_path / "out", "--checkpoint", checkpoint)
+
+
+def test_a_file_name_for_several_photographs_is_refused(refused, photos, tmp_path, checkpoint):
+    assert "need a folder" in refused("restore", photos, "-o", tmp_path / "one.png", "--checkpoint", checkpoint)
+
+
+@pytest.mark.parametrize("command", ["restore", "demo", "export", "evaluate"])
+def test_an_output_below_a_file_is_refused(refused, photos, tmp_path, checkpoint, command):
+    (tmp_path / "file").write_text("in the way")
+    source = {"restore": [photos], "evaluate": ["--clean", photos]}.get(command, [])
+    line = refused(command, *source, "-o", tmp_path / "file" / "sub" / "out", "--checkpoint", checkpoint)
+    assert f"{tmp_path / 'file'} is a file" in line
+
+
+@pytest.mark.parametrize("command", ["restore", "demo", "export", "evaluate", "info"])
+def test_every_command_refuses_an_unknown_checkpoint_and_device(refused, run, photos, tmp_path, checkpoint, command):
+    (tmp_path / "no-model").mkdir()
+    rest = {"restore": [photos, "-o", tmp_path / "o"], "evaluate": ["--clean", photos], "info": []}.get(command, ["-o", tmp_path / "o"])
+    assert "no-model" in refused(command, *rest, "--checkpoint", tmp_path / "no-model")
+    code, _, err = run(command, *rest, "--checkpoint", "no/such", "--device", "cpu")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "abacus" in refused(command, *rest, "--checkpoint", checkpoint, "--device", "abacus")
+
+
+def test_a_damaged_checkpoint_is_named_in_one_line(run, pipeline, photos, tmp_path):
+    pipeline.save_pretrained(tmp_path / "damaged")
+    weights = next((tmp_path / "damaged" / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    code, _, err = run("restore", photos, "-o", tmp_path / "o", "--checkpoint", tmp_path / "damaged")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "unet" in err
+    weights.unlink()
+    code, _, err = run("restore", photos, "-o", tmp_path / "o", "--checkpoint", tmp_path / "damaged")
+    assert (code, err.count("\n")) == (2, 1)
+    assert not (tmp_path / "o").exists()
+
+
+def test_no_command_and_an_unknown_command_are_refused(refused):
+    assert "COMMAND" in refused()
+    assert "repair" in refused("repair")
+
+
+# Planning
+
+
+def test_plan_outputs_mirrors_folders_and_takes_names_for_single_photographs(photos, tmp_path):
+    out = tmp_path / "out"
+    assert plan_outputs([photos], out, overwrite=False) == [
+        (photos / "deep" / "er" / "two.jpg", out / "deep" / "er" / "two.jpg"),
+        (photos / "one.png", out / "one.png"),
+    ]
+    assert plan_outputs([photos / "one.png"], tmp_path / "x.WEBP", overwrite=False) == [(photos / "one.png", tmp_path / "x.WEBP")]
+    (tmp_path / "album.png").mkdir()  # a folder, whatever its name says
+    assert plan_outputs([photos / "one.png"], tmp_path / "album.png", overwrite=False)[0][1] == tmp_path / "album.png" / "one.png"
+    assert not out.exists()
+
+
+def test_plan_outputs_refuses_what_would_be_lost(photos, tmp_path):
+    with pytest.raises(UsageError, match="is an input"):
+        plan_outputs([photos], photos, overwrite=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "one.png").write_text("old")
+    with pytest.raises(UsageError, match="exists"):
+        plan_outputs([photos], tmp_path / "out", overwrite=False)
+    assert len(plan_outputs([photos], tmp_path / "out", overwrite=True)) == 2
+
+
+def test_check_writable_looks_at_the_nearest_folder_that_exists(tmp_path):
+    check_writable(tmp_path / "not" / "yet" / "there")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match="is a file"):
+            check_writable(folder)
+
+
+# info, export, evaluate, help
+
+
+def test_info_prints_totals_hashes_and_device(run, pipeline, checkpoint):
+    code, out, _ = run("info", "--checkpoint", checkpoint, "--device", "cpu")
+    assert code == 0
+    models = (pipeline.vae, pipeline.lq_encoder, pipeline.unet)
+    total = sum(p.numel() for model in models for p in model.parameters())
+    assert re.search(rf"^total +{total:,} parameters", out, re.MULTILINE)
+    assert re.search(r"^device +cpu$", out, re.MULTILINE)
+    assert __version__ in out
+    weights = sorted(checkpoint.rglob("*.safetensors"))
+    assert len(weights) == 3
+    for file in weights:
+        assert f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(checkpoint)}" in out
+
+
+def test_export_writes_weights_and_the_code_that_loads_them(run, checkpoint, tmp_path):
+    code, out, _ = run("export", "--checkpoint", checkpoint, "-o", tmp_path / "exported")
+    assert code == 0
+    assert str(tmp_path / "exported") in out
+    index = json.loads((tmp_path / "exported" / "model_index.json").read_text())
+    assert index["_class_name"] == ["pipeline_foundir", "FoundIRPipeline"]
+    files = {str(p.relative_to(tmp_path / "exported")) for p in (tmp_path / "exported").rglob("*") if p.is_file()}
+    assert {"pipeline_foundir.py", "unet/unet_foundir.py", "vae/autoencoder_foundir.py", "lq_encoder/lq_encoder_foundir.py"} <= files
+    for file in checkpoint.rglob("*.safetensors"):
+        assert (tmp_path / "exported" / file.relative_to(checkpoint)).read_bytes() == file.read_bytes()
+
+
+def test_evaluate_prints_a_table_and_writes_a_report(run, photo, checkpoint, tmp_path):
+    (tmp_path / "clean").mkdir()
+    photo.crop((0, 0, 32, 32)).save(tmp_path / "clean" / "a.png")
+    for side in ("GT", "LQ"):
+        (tmp_path / "real" / side).mkdir(parents=True)
+    photo.crop((8, 8, 40, 40)).save(tmp_path / "real" / "GT" / "b.png")
+    photo.crop((8, 8, 40, 40)).resize((16, 16)).save(tmp_path / "real" / "LQ" / "b.png")
+    report = tmp_path / "new" / "report.json"
+    sources = ("--clean", tmp_path / "clean", "--paired", tmp_path / "real")
+    code, out, _ = run("evaluate", *sources, "-o", report, "--seed", 7, "--checkpoint", checkpoint)
+    assert code == 0
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines() if line.startswith("|")]
+    assert rows[0] == ["family", "images", "input dB", "output dB", "gain"]
+    families = [*dict.fromkeys(task.family for task in TASKS.values()), "real"]
+    assert [row[0] for row in rows[2:]] == families
+    data = json.loads(report.read_text())
+    assert [row["family"] for row in data["families"]] == families
+    assert [score["task"] for score in data["images"]] == [*TASKS, "real"]
+    assert (data["version"], data["seed"], data["options"]["fidelity"]) == (__version__, 7, 1.0)
+    assert set(data["hashes"]) == {str(f.relative_to(checkpoint)) for f in checkpoint.rglob("*.safetensors")}
+    for row in data["families"]:
+        if row["gain"] is not None:
+            assert row["gain"] == pytest.approx(row["psnr_output"] - row["psnr_input"])
+
+
+def test_evaluate_refuses_what_it_cannot_measure(refused, photos, checkpoint, tmp_path):
+    assert "needs --clean or --paired" in refused("evaluate", "--checkpoint", checkpoint)
+    assert "nowhere" in refused("evaluate", "--clean", tmp_path / "nowhere", "--checkpoint", checkpoint)
+    assert "LQ" in refused("evaluate", "--paired", photos, "--checkpoint", checkpoint)
+    assert "is a folder" in refused("evaluate", "--clean", photos, "-o", tmp_path, "--checkpoint", checkpoint)
+    (photos / "a_text.png").write_text("words")
+    assert "a_text.png" in refused("evaluate", "--clean", photos, "--checkpoint", checkpoint)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_shows_its_options(run, command):
+    code, out, err = run(command, "--help")
+    assert (code, err) == (0, "")
+    assert f"usage: foundir {command}" in out
+    assert "--checkpoint" in out
+
+
+def test_help_lists_every_command_and_version_prints_the_version(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(re.search(rf"^ +{command} ", out, re.MULTILINE) for command in COMMANDS)
+    assert run("--version")[:2] == (0, f"foundir_hf {__version__}\n")
+
+
+# As a process of its own
+
+
+def test_a_process_of_its_own_restores_and_writes_the_same_bytes(run, photos, checkpoint, tmp_path):
+    arguments = ["restore", str(photos / "one.png"), "--checkpoint", str(checkpoint), "-o"]
+    command = [sys.executable, "-m", "foundir_hf.cli", *arguments, str(tmp_path / "process.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{photos / 'one.png'} -> {tmp_path / 'process.png'}\n"
+    assert run(*arguments, tmp_path / "here.png")[0] == 0
+    assert (tmp_path / "process.png").read_bytes() == (tmp_path / "here.png").read_bytes()
+
+
+def test_a_process_of_its_own_fails_with_one_line(photos, tmp_path):
+    command = [sys.executable, "-m", "foundir_hf.cli", "restore", str(photos / "one.png"), "-o", str(tmp_path), "--checkpoint", "no/such"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"foundir: .+\n", done.stderr)

@@ -1,0 +1,87 @@
+"""`foundir demo`: a picture and a row for every task."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foundir_hf import demo
+from foundir_hf.data.tasks import TASKS
+from foundir_hf.evaluation.benchmark import psnr
+
+
+@pytest.fixture
+def samples(tmp_path, photo, monkeypatch):
+    """Two small photographs in place of the shipped ones."""
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    photo.save(folder / "a.png")
+    photo.rotate(180).crop((0, 0, 48, 40)).save(folder / "b.png")
+    monkeypatch.setattr(demo, "SAMPLES", folder)
+    return [folder / "a.png", folder / "b.png"]
+
+
+def pixels(path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_the_demo_draws_a_picture_and_a_row_for_every_task(pipeline, samples, tmp_path):
+    out = tmp_path / "deep" / "demo"
+    lines = demo.run_demo(pipeline, out, seed=3).splitlines()
+    assert lines[0] == "| task | images | input dB | output dB | gain |"
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert [row[0] for row in rows] == list(TASKS)
+    assert {p.name for p in out.iterdir()} == {f"{name}.png" for name in TASKS} | {"overview.png"}
+    for index, row in enumerate(rows):
+        truth = pixels(samples[index % 2])
+        height, width = truth.shape[:2]
+        strip = pixels(out / f"{row[0]}.png")
+        assert strip.shape == (height + 22, 3 * width, 3)
+        damaged, restored, original = (strip[22:, i * width : (i + 1) * width] for i in range(3))
+        assert np.array_equal(original, truth)
+        assert row[3] == f"{psnr(restored, truth):.2f}"
+        if row[0] == "clean":
+            assert np.array_equal(damaged, truth)
+            assert row[2] == "-"
+        else:
+            assert row[2] == f"{psnr(damaged, truth):.2f}"
+            assert not np.array_equal(damaged, truth)
+
+
+def test_the_overview_shows_every_strip_in_two_columns(pipeline, samples, tmp_path):
+    demo.run_demo(pipeline, tmp_path / "out")
+    strips = [pixels(tmp_path / "out" / f"{name}.png").shape for name in TASKS]
+    heights = [round(shape[0] * 900 / shape[1]) for shape in strips]
+    half = (len(heights) + 1) // 2
+    overview = pixels(tmp_path / "out" / "overview.png")
+    assert overview.shape == (max(sum(heights[:half]), sum(heights[half:])), 1800, 3)
+    for column, members in enumerate((heights[:half], heights[half:])):
+        for bottom in np.cumsum(members):
+            tile = overview[bottom - 40 : bottom, column * 900 : (column + 1) * 900]
+            assert tile.std() > 10  # a picture, not the empty sheet
+
+
+def test_the_same_seed_draws_the_same_pictures_and_another_draws_others(pipeline, samples, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "TASKS", {"gaussian_noise": TASKS["gaussian_noise"]})  # one is enough
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        demo.run_demo(pipeline, tmp_path / name, seed=seed)
+    first, second, third = (pixels(tmp_path / name / "gaussian_noise.png") for name in "abc")
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first[22:], third[22:])
+
+
+def test_the_shipped_samples_can_be_read_and_name_their_authors():
+    from foundir_hf.data.photos import list_photos
+
+    readme = (demo.SAMPLES / "README.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in readme.splitlines() if line.startswith("|")][2:]
+    shipped = list_photos(demo.SAMPLES)
+    assert sorted(row[0] for row in rows) == [path.name for path in shipped]
+    assert all(author and terms in ("CC0", "public domain") for _, author, terms in rows)
+    for path in shipped:
+        with Image.open(path) as image:
+            image.load()
+            assert image.mode == "RGB"
+            assert min(image.size) >= 128  # room for the damage to show

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from foundir_hf.configurations import CONFIGURATIONS
+from foundir_hf.data.tasks import TASKS
+from foundir_hf.training.build import build_modules
+from foundir_hf.training.config import StageConfig, TrainConfig
+from foundir_hf.training.loop import parameter_groups
+from foundir_hf.training.objectives import OBJECTIVES
+
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+RECIPES = sorted({CONFIGS / "tiny.yaml", *CONFIGS.glob("*.yaml")})
+
+GOOD = """
+configuration: tiny
+seed: 4
+stages:
+  - {name: first, objective: autoencoder, steps: 3, trainable: {vae.: 1.0}}
+  - {name: second, objective: diffusion, steps: 5, trainable: {unet.: 0.5}, tasks: {haze: 2.0}, learning_rate: 0.01}
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_recipe_becomes_stages_in_order_with_defaults(tmp_path):
+    config = TrainConfig.from_yaml(write(tmp_path, GOOD))
+    assert (config.configuration, config.seed, config.mixed_precision) == ("tiny", 4, "no")
+    assert [stage.name for stage in config.stages] == ["first", "second"]
+    assert config.stages[0] == StageConfig("first", "autoencoder", 3, {"vae.": 1.0})
+    assert config.stages[0].tasks == {"clean": 1.0}
+    assert (config.stages[1].tasks, config.stages[1].learning_rate) == ({"haze": 2.0}, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seed: 4", "sede: 4", r"recipe.yaml: unknown keys \['sede'\]; accepted are .*'seed'"),
+        ("steps: 5", "step: 5", r"recipe.yaml: stage 1: unknown keys \['step'\]; accepted are .*'steps'"),
+        ("configuration: tiny", "", r"recipe.yaml: missing keys \['configuration'\]"),
+        ("steps: 3, ", "", r"recipe.yaml: stage 0: missing keys \['steps'\]"),
+        ("name: second", "name: first", r"recipe.yaml: stage names must differ, got \['first', 'first'\]"),
+        (GOOD, "configuration: tiny", r"recipe.yaml: `stages` must list at least one stage"),
+        (GOOD, "configuration: tiny\nstages:", r"recipe.yaml: `stages` must list at least one stage"),
+        (GOOD, "- tiny", r"recipe.yaml: a recipe is a mapping, got list"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_naming_the_file_and_the_key(tmp_path, old, new, message):
+    assert old in GOOD
+    with pytest.raises(ValueError, match=message):
+        TrainConfig.from_yaml(write(tmp_path, GOOD.replace(old, new)))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_names_existing_objectives_tasks_and_parameters(path):
+    config = TrainConfig.from_yaml(path)
+    assert config.configuration in CONFIGURATIONS
+    modules, _ = build_modules("tiny")
+    for stage in config.stages:
+        assert stage.objective in OBJECTIVES
+        assert set(stage.tasks) <= set(TASKS)
+        assert stage.steps > stage.warmup_steps >= 0
+        assert stage.context_size >= stage.crop_size
+        assert stage.crop_size % 16 == 0  # the autoencoder and the denoiser halve it
+        assert 0 <= stage.diffusion_share + stage.plain_share <= 1
+        assert isinstance(stage.learning_rate, float)
+        assert parameter_groups(modules, stage)  # raises for a prefix without parameters
+
+
+def test_an_unknown_configuration_is_refused_and_the_accepted_ones_are_named():
+    with pytest.raises(ValueError, match="one of tiny, sdxl; got 'large'"):
+        build_modules("large")

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import awaken
+
+from foundir_hf.data.pairs import PairBatch, PairSource
+from foundir_hf.data.photos import PhotoBank
+from foundir_hf.hub import load_pipeline
+from foundir_hf.training.build import build_modules
+from foundir_hf.training.config import StageConfig
+from foundir_hf.training.export import save_pipeline
+from foundir_hf.training.loop import scale_latents
+from foundir_hf.training.objectives import FoundIRModules, psnr_loss, restore_in_one_step
+from foundir_hf.training.validation import validate
+
+STAGE = StageConfig("stage", "end_to_end", 10, {"vae.": 1.0}, tasks={"low_light": 1.0, "clean": 1.0})
+
+
+@pytest.fixture
+def bank(tmp_path, photo) -> PhotoBank:
+    photo.save(tmp_path / "a.png")
+    photo.rotate(180).save(tmp_path / "b.png")
+    return PhotoBank([tmp_path / "a.png", tmp_path / "b.png"])
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def make_batch(size: int = 32) -> PairBatch:
+    hq = torch.rand(2, 3, size, size, generator=seeded(1)) * 2 - 1
+    return PairBatch(hq, hq * 0.5 - 0.2, torch.rand(2, 3, 64, 64, generator=seeded(2)) * 2 - 1, ["haze", "haze"])
+
+
+def trained_by(modules: FoundIRModules, stage: StageConfig, seed: int = 0) -> tuple[float, set[str]]:
+    """The loss, and the two-level names of the parts that get a gradient other than zero."""
+    modules.zero_grad(set_to_none=True)
+    loss = modules(stage, make_batch(), build_modules("tiny")[1], seeded(seed))
+    assert loss.shape == ()
+    loss.backward()
+    gradients = {n: p.grad for n, p in modules.named_parameters() if p.grad is not None}
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    return loss.item(), {".".join(n.split(".")[:2]) for n, gradient in gradients.items() if gradient.any()}
+
+
+PLAIN = {"vae.decoder", "vae.post_quant_conv", "vae.shortcut"}
+SKIPS = {"vae.skips", "vae.pixel_skip"}
+LQ_ENCODER = {"lq_encoder.encoder", "lq_encoder.whole_image"}
+
+
+@pytest.mark.parametrize(
+    ("objective", "vae_parts", "lq_encoder", "unet"),
+    [
+        ("autoencoder", PLAIN | {"vae.encoder", "vae.quant_conv"}, False, False),
+        ("diffusion", set(), True, True),
+        ("fidelity", (PLAIN | SKIPS) - {"vae.shortcut"}, True, False),
+        ("end_to_end", (PLAIN | SKIPS) - {"vae.shortcut"}, True, True),
+    ],
+)
+def test_an_objective_is_finite_and_trains_the_parts_it_should(objective, vae_parts, lq_encoder, unet):
+    modules = awaken(build_modules("tiny")[0])
+    loss, parts = trained_by(modules, replace(STAGE, objective=objective))
+    assert math.isfinite(loss)
+    assert {part for part in parts if part.startswith("vae.")} == vae_parts
+    assert {part for part in parts if part.startswith("lq_encoder.")} == (LQ_ENCODER if lq_encoder else set())
+    every_unet_part = {".".join(n.split(".")[:2]) for n, _ in modules.named_parameters() if n.startswith("unet.")}
+    assert {part for part in parts if part.startswith("unet.")} == (every_unet_part if unet else set())
+
+
+def test_shares_of_end_to_end_turn_to_diffusion_and_to_the_plain_decoder():
+    modules = awaken(build_modules("tiny")[0])
+    _, diffusion = trained_by(modules, replace(STAGE, diffusion_share=1.0))
+    assert diffusion
+    assert not any(part.startswith("vae.") for part in diffusion)
+    _, plain = trained_by(modules, replace(STAGE, plain_share=1.0))
+    assert plain >= PLAIN
+    assert not plain & SKIPS
+
+
+def test_the_psnr_loss_of_a_known_error_is_its_logarithm():
+    target = torch.zeros(3, 3, 8, 8)
+    assert psnr_loss(target, target).item() == pytest.approx(-4)  # the floor, 40 dB
+    assert psnr_loss(target + 0.2, target).item() == pytest.approx(math.log10(0.01 + 1e-4), rel=1e-5)  # 0.2 of [-1, 1] is 0.1 of [0, 1]
+    errors = torch.tensor([0.02, 0.2, 2.0]).view(3, 1, 1, 1)
+    expected = sum(math.log10((e / 2) ** 2 + 1e-4) for e in (0.02, 0.2, 2.0)) / 3  # the mean of logarithms, image by image
+    assert psnr_loss(target - errors, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_fresh_model_returns_the_degraded_image():
+    modules, scheduler = build_modules("tiny")
+    batch = make_batch()
+    restored = restore_in_one_step(modules, batch, scheduler, seeded(), fidelity=1.0)
+    assert torch.allclose(restored, batch.lq, atol=1e-6)
+    assert not torch.allclose(restore_in_one_step(modules, batch, scheduler, seeded(), fidelity=0.0), batch.lq, atol=0.1)
+
+
+def test_one_step_restoration_is_what_the_pipeline_does(pipeline):
+    modules = FoundIRModules(pipeline.vae, pipeline.lq_encoder, pipeline.unet)
+    lq = torch.rand(1, 3, 32, 32, generator=seeded(1)) * 2 - 1
+    batch = PairBatch(lq, lq, modules.lq_encoder.thumbnail(lq), ["haze"])
+    with torch.no_grad():
+        ours = restore_in_one_step(modules, batch, pipeline.scheduler, seeded()).clamp(-1, 1)
+    theirs = pipeline((lq + 1) / 2, generator=seeded(), output_type="pt").images[0]
+    assert (ours - lq).abs().max() > 0.05
+    assert torch.allclose((ours[0] + 1) / 2, theirs.squeeze(0), atol=1e-4)
+
+
+def test_scaled_latents_have_unit_variance(bank):
+    modules, _ = build_modules("tiny")
+    source = PairSource(bank, {"clean": 1.0}, batch_size=4, crop_size=32, context_size=32)
+    with torch.no_grad():
+        modules.vae.shortcut.encode.weight.mul_(3.7)
+
+    def deviation(step: int) -> float:
+        generator = source.generator(step)
+        return float(modules.encode_latents(source.batch(generator).hq, generator).std())
+
+    before = modules.vae.config.scaling_factor
+    scale_latents(modules, source)
+    assert modules.vae.config.scaling_factor != before
+    assert sum(deviation(step) for step in range(16)) / 16 == pytest.approx(1, abs=1e-4)  # what it measured
+    assert sum(deviation(step) for step in range(100, 116)) / 16 == pytest.approx(1, abs=0.08)  # and what it did not
+
+
+def test_validation_scores_every_task_and_a_fresh_model_gains_nothing(bank):
+    modules, scheduler = build_modules("tiny")
+    scores = validate(modules, STAGE, scheduler, bank, size=32)
+    assert set(scores) == {"low_light", "clean"}
+    assert all(after == pytest.approx(before, abs=0.01) for before, after in scores.values())
+    assert scores["clean"][0] > 45 > 25 > scores["low_light"][0]
+    assert validate(modules, STAGE, scheduler, bank, size=32) == scores
+    assert modules.training
+    (reconstruction,) = validate(modules, replace(STAGE, objective="autoencoder"), scheduler, bank, size=32)["reconstruction"]
+    assert 10 < reconstruction < 60
+    losses = validate(modules, replace(STAGE, objective="diffusion"), scheduler, bank, size=32)
+    assert all(len(loss) == 1 and loss[0] > 0 for loss in losses.values())
+    assert all(parameter.grad is None for parameter in modules.parameters())
+
+
+def test_an_exported_pipeline_holds_the_weights_rounded_to_half_precision(tmp_path):
+    modules, scheduler = build_modules("tiny", seed=3)
+    awaken(modules)
+    modules.vae.register_to_config(scaling_factor=0.7)
+    before = {name: value.clone() for name, value in modules.state_dict().items()}
+    save_pipeline(modules, scheduler, tmp_path / "pipeline")
+    loaded = load_pipeline(tmp_path / "pipeline")
+    for part in ("vae", "lq_encoder", "unet"):
+        expected = {name: value.half().float() for name, value in getattr(modules, part).state_dict().items()}
+        found = getattr(loaded, part).state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert loaded.vae.config.scaling_factor == 0.7
+    assert loaded.scheduler.config.prediction_type == scheduler.config.prediction_type
+    assert all(torch.equal(value, before[name]) for name, value in modules.state_dict().items())
+    assert modules.training
