@@ -37,7 +37,7 @@ def resolve_checkpoint(checkpoint: str | Path = DEFAULT_CHECKPOINT, revision: st
     try:
         return Path(snapshot_download(str(checkpoint), revision=revision, ignore_patterns=["*.py", "*.bin", "*.pt", "*.ckpt"]))
     except Exception as error:  # the Hub client raises a dozen unrelated types
-        names = ", ".join(sorted(p.name for p in CHECKPOINTS.iterdir() if p.is_dir()))
+        names = ", ".join(sorted(p.parent.name for p in CHECKPOINTS.glob("*/model_index.json")))
         raise ValueError(
             f"`checkpoint` must be one of the bundled ones ({names}), a folder, or a Hub repository that can be reached; got {checkpoint!r}"
             f" ({type(error).__name__})."

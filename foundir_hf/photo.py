@@ -68,7 +68,7 @@ def read_photo(path: str | Path) -> Photo:
     path = Path(path)
     try:
         with PIL.Image.open(path) as image:
-            if getattr(image, "n_frames", 1) > 1 and image.format not in ("MPO", "TIFF"):
+            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # an MPO's first frame is the photograph
                 raise PhotoError(f"{path}: has {image.n_frames} frames; only still photographs can be restored.")
             image.load()
             icc_profile = None if image.mode == "CMYK" else image.info.get("icc_profile")  # it would misread the RGB that we write

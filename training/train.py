@@ -9,7 +9,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from foundir_hf.training.build import build_modules
+from foundir_hf.training.build import build_modules, load_modules
 from foundir_hf.training.config import TrainConfig
 from foundir_hf.training.loop import train
 
@@ -23,7 +23,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
         config = TrainConfig.from_yaml(arguments.recipe)
-        modules, noise_scheduler = build_modules(config.configuration, config.seed)
+        if config.initial_checkpoint is None:
+            modules, noise_scheduler = build_modules(config.configuration, config.seed)
+        else:
+            modules, noise_scheduler = load_modules(config.initial_checkpoint)
         train(config, modules, noise_scheduler, arguments.data, arguments.output)
     except (OSError, ValueError) as error:
         parser.exit(2, f"train: {error}\n")

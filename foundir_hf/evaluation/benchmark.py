@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from ..data.photos import list_photos
@@ -42,9 +42,9 @@ def psnr(image: np.ndarray, truth: np.ndarray) -> float:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """`(height, width, 3)`, `uint8`."""
+    """`(height, width, 3)`, `uint8`, upright."""
     with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def degrade_image(truth: np.ndarray, task: Task, image_name: str, seed: int) -> np.ndarray:
@@ -126,6 +126,8 @@ def summarise(scores: list[Score], key: str = "family") -> list[dict]:
 
 def to_table(rows: list[dict]) -> str:
     """A Markdown table of [`summarise`]'s rows."""
+    if not rows:
+        raise ValueError("`rows` must hold at least one row, got none.")
     key = next(iter(rows[0]))
 
     def cell(value: float | None, form: str = ".2f") -> str:

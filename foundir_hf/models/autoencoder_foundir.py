@@ -20,41 +20,70 @@ from torch import nn
 
 
 class GatedSkip(nn.Module):
-    """Adds what the LQ features can tell to the decoder's features, gated per pixel: `h + fidelity * sigmoid(gate) * value`."""
+    """Blends the decoder's features with what the LQ features tell, gated per pixel: `h + fidelity * sigmoid(gate) * (value - h)`.
+
+    A blend and not a sum: the decoder's features are large and, where the latents are poor, wrong. Beside them a sum's detail is lost to
+    the next normalisation (measured: 80 steps of a six-task mix gained 0.04 dB on noise and 0.1 dB on rain, with the blend 0.17 and 0.5).
+    """
 
     def __init__(self, channels: int, lq_channels: int):
         super().__init__()
         self.gate = nn.Conv2d(channels + lq_channels, channels, 1)
         self.value = nn.Conv2d(lq_channels, channels, 1)
-        nn.init.zeros_(self.value.weight)
-        nn.init.zeros_(self.value.bias)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.constant_(self.gate.bias, 2.0)  # starts by taking seven eighths from the photograph
 
     def forward(self, hidden_states: torch.Tensor, lq_features: torch.Tensor, fidelity: float) -> torch.Tensor:
         gate = self.gate(torch.cat([hidden_states, lq_features], dim=1)).sigmoid()
-        return hidden_states + fidelity * gate * self.value(lq_features)
+        return torch.lerp(hidden_states, self.value(lq_features), fidelity * gate)
 
 
 class PixelSkip(nn.Module):
-    """The skip at the finest level: a gain and an offset for every value of the degraded image, predicted from the decoder's features.
+    """The skip at the finest level: the photograph's own frequency bands, each with a gain for every value, and an offset.
 
-    Haze is `I = J t + A (1 - t)` and darkness is a factor, so both are undone by a gain and an offset; for noise, blur, rain and blocks
-    the offset alone is the residual. It starts at gain 1 and offset 0: an untrained skip returns the photograph as it is.
+    `out = offset + sum_b gain_b * band_b`, gains and offset predicted from the decoder's features, bands those of an a-trous pyramid. Haze
+    is `I = J t + A (1 - t)` and darkness is a factor: one gain for all bands and an offset undo them. Noise and blocks want fine bands
+    weakened where there is no edge, blur wants them strengthened; what no band holds, rain say, is left to the offset. It starts with
+    gains of 1 and no offset: an untrained skip returns the photograph as it is.
+
+    Args:
+        channels (`int`): Of the decoder's features.
+        image_channels (`int`): Of the photograph.
+        patch_size (`int`): Pixels per feature, along one side.
+        num_bands (`int`): Fine bands, each an octave, beside the low-pass rest.
     """
 
     max_log_gain = 3.0  # a factor of 20 either way
 
-    def __init__(self, channels: int, image_channels: int, patch_size: int):
+    def __init__(self, channels: int, image_channels: int, patch_size: int, num_bands: int = 4):
         super().__init__()
-        self.patch_size = patch_size
-        self.conv = nn.Conv2d(channels, 2 * image_channels * patch_size**2, 3, padding=1)
+        self.image_channels, self.patch_size, self.num_bands = image_channels, patch_size, num_bands
+        self.conv = nn.Conv2d(channels, (num_bands + 2) * image_channels * patch_size**2, 3, padding=1)
         nn.init.zeros_(self.conv.weight)
         nn.init.zeros_(self.conv.bias)
 
     def forward(self, hidden_states: torch.Tensor, lq_pixel_values: torch.Tensor) -> torch.Tensor:
-        log_gain, offset = F.pixel_shuffle(self.conv(F.silu(hidden_states)), self.patch_size).chunk(2, dim=1)  # (B, 3, H, W) each
-        gain = (self.max_log_gain * torch.tanh(log_gain / self.max_log_gain)).exp()
-        # Gains act on light, so on [0, 1] and not on the network's [-1, 1].
-        return gain * (lq_pixel_values + 1) + 2 * offset - 1
+        predicted = F.pixel_shuffle(self.conv(F.silu(hidden_states)), self.patch_size)  # (B, (bands + 2) * 3, H, W)
+        log_gains, offset = predicted.split([(self.num_bands + 1) * self.image_channels, self.image_channels], dim=1)
+        gains = (self.max_log_gain * torch.tanh(log_gains / self.max_log_gain)).exp()
+        light = lq_pixel_values + 1  # gains act on light, so on [0, 2] and not on the network's [-1, 1]
+        restored = offset - 1
+        for band, gain in zip(self.bands(light), gains.chunk(self.num_bands + 1, dim=1), strict=True):
+            restored = restored + gain * band
+        return restored
+
+    def bands(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """`(B, C, H, W)` -> `num_bands + 1` images of the same size that sum to it, finest first."""
+        taps = torch.tensor([0.25, 0.5, 0.25], dtype=images.dtype, device=images.device)
+        kernel = (taps[:, None] * taps).expand(images.shape[1], 1, 3, 3)
+        bands = []
+        for level in range(self.num_bands):
+            radius = 2**level
+            padded = F.pad(images, (radius,) * 4, mode="replicate")
+            smooth = F.conv2d(padded, kernel, dilation=radius, groups=images.shape[1])
+            bands.append(images - smooth)
+            images = smooth
+        return [*bands, images]
 
 
 class CosineShortcut(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-Objective = Literal["autoencoder", "diffusion", "fidelity", "end_to_end"]
+Objective = Literal["autoencoder", "diffusion", "end_to_end"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TrainConfig:
         configuration: Name of a model size in `foundir_hf.configurations`.
         stages: Run in this order.
         seed: Of everything random.
-        initial_checkpoint: Pipeline folder to start from instead of fresh weights.
+        initial_checkpoint: Pipeline to start from instead of fresh weights: a bundled name, a folder or a Hub repository.
         mixed_precision: `"no"`, `"bf16"` or `"fp16"`. CPUs want `"no"`.
         weight_decay, max_grad_norm, ema_decay: As usual; the EMA weights are what a stage hands on.
         checkpoint_minutes: How often the training state is written.

@@ -96,7 +96,9 @@ def train(config: TrainConfig, modules: FoundIRModules, noise_scheduler: Schedul
             accelerator.backward(loss)
             norm = accelerator.clip_grad_norm_(trainable, config.max_grad_norm)
             # Both: the gradient of an L1 loss is 0 where the loss is not a number.
-            if not (math.isfinite(loss.item()) and math.isfinite(float(norm))):
+            # Under fp16 the gradient may overflow: the scaler then skips the step and lowers its scale.
+            finite = math.isfinite(loss.item()) and (accelerator.scaler is not None or math.isfinite(float(norm)))
+            if not finite:
                 raise FloatingPointError(f"Stage {stage.name!r}, step {step}: loss or gradient not finite. The last checkpoint is whole.")
             optimizer.step()
             schedule.step()

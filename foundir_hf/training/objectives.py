@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -59,20 +58,13 @@ def diffusion(modules: FoundIRModules, stage, batch, noise_scheduler, generator)
     return F.l1_loss(prediction, target)
 
 
-def fidelity(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
-    """Controllable feature wrapping: the decoder learns what to borrow from the degraded image beside the clean image's latents."""
-    latents = modules.encode_latents(batch.hq, generator) / modules.vae.config.scaling_factor
-    lq_features = modules.lq_encoder(batch.lq, batch.thumbnail).lq_features
-    return psnr_loss(modules.vae.decode(latents, lq_features=lq_features, lq_pixel_values=batch.lq).sample, batch.hq)
-
-
 def end_to_end(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
     """One-step restoration, trained through the decoder; now and then diffusion, and now and then the plain decoder."""
     draw = torch.rand((), generator=generator, device=batch.lq.device).item()
     if draw < stage.diffusion_share:
         return diffusion(modules, stage, batch, noise_scheduler, generator)
     fidelity = 0.0 if draw < stage.diffusion_share + stage.plain_share else 1.0
-    return psnr_loss(restore_in_one_step(modules, batch, noise_scheduler, generator, fidelity), batch.hq)
+    return restoration_loss(restore_in_one_step(modules, batch, noise_scheduler, generator, fidelity), batch.hq)
 
 
 def restore_in_one_step(
@@ -93,19 +85,20 @@ def restore_in_one_step(
     return modules.vae.decode(latents, lq_features=encoded.lq_features, lq_pixel_values=batch.lq, fidelity=fidelity).sample
 
 
-def psnr_loss(prediction: torch.Tensor, target: torch.Tensor, floor: float = 1e-4) -> torch.Tensor:
-    """Mean negative PSNR in tenths of a decibel-decade: `log10(mse + floor)` per image (HINet, CVPRW 2021), images in [-1, 1].
+def restoration_loss(prediction: torch.Tensor, target: torch.Tensor, floor: float = 1e-4) -> torch.Tensor:
+    """Mean over images of `(mse + floor)^(1/4)`, the square root of each image's error amplitude; images in [-1, 1], errors of [0, 1].
 
-    Per image, because a mean over images would hear only the dark and the hazy ones, whose errors are a hundred times larger, and would pay
-    nothing for damaging a photograph that was almost clean. `floor`, an error of 40 dB, keeps clean inputs from taking over in turn.
+    Between two extremes that were tried or are known. An amplitude (L1, RMSE) hears the dark and the hazy photographs above all, whose
+    errors are ten times larger, and pays little for damaging one that was almost clean. A logarithm (the PSNR loss of HINet, CVPRW 2021)
+    hears above all the almost clean ones: with eight mixed tasks a batch it drove this model back to the identity within 250 steps.
+    `floor`, an error of 40 dB, keeps the gradient of clean inputs in bounds.
     """
     error = ((prediction.float() - target.float()) / 2).square().mean(dim=(1, 2, 3))
-    return (error + floor).log().mean() / math.log(10)
+    return (error + floor).pow(0.25).mean()
 
 
 OBJECTIVES: dict[str, Callable[..., torch.Tensor]] = {
     "autoencoder": autoencoder,
     "diffusion": diffusion,
-    "fidelity": fidelity,
     "end_to_end": end_to_end,
 }

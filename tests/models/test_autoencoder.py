@@ -113,11 +113,45 @@ def test_a_full_set_of_cosines_loses_nothing():
 def test_gains_are_bounded_and_act_on_light():
     skip = PixelSkip(4, 3, patch_size=2)
     with torch.no_grad():
-        skip.conv.bias[: 3 * 4] = 1e3  # the first half are log gains
+        skip.conv.bias[: -3 * 4] = 1e3  # all but the offsets are log gains
         black_and_grey = torch.tensor([-1.0, -0.9]).view(1, 1, 1, 2).expand(1, 3, 2, 2)
         out = skip(torch.zeros(1, 4, 1, 1), black_and_grey)
     torch.testing.assert_close(out[..., 0], torch.full((1, 3, 2), -1.0))  # black stays black
     torch.testing.assert_close(out[..., 1] + 1, torch.full((1, 3, 2), 0.1 * torch.e**3), rtol=1e-3, atol=0)
+
+
+def test_bands_sum_to_the_image_and_a_constant_is_all_in_the_last():
+    skip = PixelSkip(4, 3, patch_size=2, num_bands=3)
+    images = torch.rand(2, 3, 20, 26)
+    bands = skip.bands(images)
+    assert len(bands) == 4
+    torch.testing.assert_close(sum(bands), images)
+    flat = skip.bands(torch.full((1, 3, 9, 9), 0.3))
+    torch.testing.assert_close(flat[-1], torch.full((1, 3, 9, 9), 0.3))
+    assert all(band.abs().max() < 1e-6 for band in flat[:-1])
+
+
+def test_each_band_is_an_octave_below_the_one_before():
+    x = torch.arange(256.0)
+    skip = PixelSkip(4, 3, patch_size=2)
+    strongest = []
+    for period in (2, 4, 8, 16, 256):
+        wave = torch.cos(2 * torch.pi * x / period).expand(1, 3, 8, 256)
+        energy = [band[..., 64:-64].square().mean() for band in skip.bands(wave)]
+        strongest.append(int(torch.stack(energy).argmax()))
+    assert strongest == sorted(strongest)
+    assert strongest[0] == 0
+    assert strongest[-1] == 4
+
+
+def test_weakening_the_finest_band_removes_noise_and_keeps_the_mean():
+    skip = PixelSkip(4, 3, patch_size=2)
+    with torch.no_grad():
+        skip.conv.bias[: 3 * 4] = -1e3  # the finest band's log gains
+        noisy = 0.2 * torch.randn(1, 3, 64, 64)
+        out = skip(torch.zeros(1, 4, 32, 32), noisy)
+    assert out.std() < 0.6 * noisy.std()
+    torch.testing.assert_close(out.mean(), noisy.mean(), atol=2e-3, rtol=0)
 
 
 def test_every_skip_matters_once_it_is_trained(pixels):

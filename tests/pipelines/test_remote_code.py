@@ -43,7 +43,7 @@ def run(code: str, *arguments, cwd: Path, **environment: str) -> subprocess.Comp
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(cwd / "home"), "HF_MODULES_CACHE": str(cwd / "modules"), **environment}
     env.pop("PYTHONPATH", None)
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -31,7 +33,7 @@ def test_tiles_are_as_large_as_asked_and_neighbours_share_the_overlap(height, wi
         assert spans[0][0] == 0
         assert spans[-1][1] == length
         assert all(end - start == min(tile_size, length) for start, end in spans)
-        assert all(left[1] - right[0] >= overlap for left, right in zip(spans, spans[1:], strict=False))
+        assert all(left[1] - right[0] >= overlap for left, right in pairwise(spans))
 
 
 def test_a_map_cut_into_tiles_and_blended_is_itself():
