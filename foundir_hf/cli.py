@@ -48,12 +48,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"foundir_hf {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
-    model = argparse.ArgumentParser(add_help=False)
+    model = _Parser(add_help=False)
     model.add_argument("--checkpoint", default="tiny", help="bundled name, folder or Hub repository (default: tiny)")
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     model.add_argument("--seed", type=_whole(0, 2**63 - 1), default=0, help="same seed, same bytes (default: 0)")
 
-    options = argparse.ArgumentParser(add_help=False)
+    options = _Parser(add_help=False)
     options.add_argument("--steps", type=_whole(1, 1000), default=1, help="denoising steps (default: 1)")
     options.add_argument("--fidelity", type=_number(0, 1), default=1.0, help="0 decodes latents alone, 1 keeps the photo (default: 1)")
     options.add_argument("--strength", type=_number(0, 1), default=1.0, help="0 returns the input, 1 the restoration (default: 1)")

@@ -22,6 +22,7 @@ CONFIGURATIONS: dict[str, dict[str, dict[str, Any]]] = {
             "lq_block_out_channels": (32, 64, 128),
             "sample_size": 128,
             "scaling_factor": 1.0,
+            "whole_image_embed_dim": 128,
             "cosine_shortcut": True,
         },
         "lq_encoder": {

@@ -68,8 +68,9 @@ def read_photo(path: str | Path) -> Photo:
     path = Path(path)
     try:
         with PIL.Image.open(path) as image:
-            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # an MPO's first frame is the photograph
-                raise PhotoError(f"{path}: has {image.n_frames} frames; only still photographs can be restored.")
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format != "MPO":  # an MPO's first frame is the photograph
+                raise PhotoError(f"{path}: has {frames} frames; only still photographs can be restored.")
             image.load()
             icc_profile = None if image.mode == "CMYK" else image.info.get("icc_profile")  # it would misread the RGB that we write
             picture, alpha = _picture_and_alpha(ImageOps.exif_transpose(image))
@@ -118,7 +119,7 @@ def write_photo(photo: Photo, path: str | Path) -> None:
     if photo.alpha is not None and suffix not in _WITHOUT_ALPHA:
         image = image.copy()
         image.putalpha(photo.alpha)
-    metadata = {k: v for k, v in (("exif", photo.exif), ("icc_profile", photo.icc_profile)) if v}
+    metadata: dict[str, Any] = {k: v for k, v in (("exif", photo.exif), ("icc_profile", photo.icc_profile)) if v}
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

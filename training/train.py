@@ -15,7 +15,7 @@ from foundir_hf.training.loop import train
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Trains a recipe; run again with the same arguments, it goes on from its last checkpoint.")
     parser.add_argument("recipe", type=Path, help="YAML file, see training/configs")
     parser.add_argument("--data", type=Path, required=True, help="folder of clean photographs")
     parser.add_argument("--output", type=Path, required=True, help="run folder: checkpoints, components, log")

@@ -51,19 +51,30 @@ class PixelSkip(nn.Module):
         image_channels (`int`): Of the photograph.
         patch_size (`int`): Pixels per feature, along one side.
         num_bands (`int`): Fine bands, each an octave, beside the low-pass rest.
+        embed_dim (`int`, *optional*): Width of the LQ encoder's embedding of the whole image, which then sets gains and offset for all
+            pixels at once; the features add what differs from place to place.
     """
 
     max_log_gain = 3.0  # a factor of 20 either way
 
-    def __init__(self, channels: int, image_channels: int, patch_size: int, num_bands: int = 4):
+    def __init__(self, channels: int, image_channels: int, patch_size: int, num_bands: int = 4, embed_dim: int | None = None):
         super().__init__()
         self.image_channels, self.patch_size, self.num_bands = image_channels, patch_size, num_bands
         self.conv = nn.Conv2d(channels, (num_bands + 2) * image_channels * patch_size**2, 3, padding=1)
         nn.init.zeros_(self.conv.weight)
         nn.init.zeros_(self.conv.bias)
+        self.tone = None
+        if embed_dim is not None:
+            self.tone = nn.Linear(embed_dim, (num_bands + 2) * image_channels)
+            nn.init.zeros_(self.tone.weight)
+            nn.init.zeros_(self.tone.bias)
 
-    def forward(self, hidden_states: torch.Tensor, lq_pixel_values: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, lq_pixel_values: torch.Tensor, whole_image_embeds: torch.Tensor | None = None
+    ) -> torch.Tensor:
         predicted = F.pixel_shuffle(self.conv(F.silu(hidden_states)), self.patch_size)  # (B, (bands + 2) * 3, H, W)
+        if self.tone is not None:
+            predicted = predicted + self.tone(whole_image_embeds)[:, :, None, None]
         log_gains, offset = predicted.split([(self.num_bands + 1) * self.image_channels, self.image_channels], dim=1)
         gains = (self.max_log_gain * torch.tanh(log_gains / self.max_log_gain)).exp()
         light = lq_pixel_values + 1  # gains act on light, so on [0, 2] and not on the network's [-1, 1]
@@ -142,11 +153,12 @@ class FoundIRAutoencoderKL(AutoencoderKL):
         patch_size (`int`, defaults to 1): Pixels are folded into channels in squares of this side, outside the encoder and the decoder.
         norm_type (`"group"` or `"layer"`, defaults to `"group"`): `"layer"` normalises every position over its channels, so that a tile
             of an image is decoded as the image is.
+        whole_image_embed_dim (`int`, *optional*): Width of the LQ encoder's embedding of the whole image, if it makes one.
         cosine_shortcut (`bool`, defaults to `False`): Put a [`CosineShortcut`] beside the autoencoder, which then starts as that codec.
         kwargs: Everything that `AutoencoderKL` takes; `in_channels` and `out_channels` count image channels.
     """
 
-    _own_config = frozenset({"lq_block_out_channels", "patch_size", "norm_type", "cosine_shortcut"})
+    _own_config = frozenset({"lq_block_out_channels", "patch_size", "norm_type", "whole_image_embed_dim", "cosine_shortcut"})
 
     def __init__(
         self,
@@ -154,6 +166,7 @@ class FoundIRAutoencoderKL(AutoencoderKL):
         lq_block_out_channels: tuple[int, ...] = (128, 256, 512, 512),
         patch_size: int = 1,
         norm_type: Literal["group", "layer"] = "group",
+        whole_image_embed_dim: int | None = None,
         cosine_shortcut: bool = False,
         in_channels: int = 3,
         out_channels: int = 3,
@@ -172,13 +185,14 @@ class FoundIRAutoencoderKL(AutoencoderKL):
             lq_block_out_channels=tuple(lq_block_out_channels),
             patch_size=patch_size,
             norm_type=norm_type,
+            whole_image_embed_dim=whole_image_embed_dim,
             cosine_shortcut=cosine_shortcut,
             in_channels=in_channels,
             out_channels=out_channels,
         )
         entering = [widths[-1], *widths[:0:-1]]  # channels on entry to each up block, coarsest first
         self.skips = nn.ModuleList(GatedSkip(channels, lq) for channels, lq in zip(entering, reversed(lq_block_out_channels), strict=True))
-        self.pixel_skip = PixelSkip(widths[0], out_channels, patch_size)
+        self.pixel_skip = PixelSkip(widths[0], out_channels, patch_size, embed_dim=whole_image_embed_dim)
         self.shortcut = CosineShortcut(self.config.latent_channels, self.scale_factor) if cosine_shortcut else None
         if self.shortcut is not None:
             self._start_as_shortcut()
@@ -228,6 +242,7 @@ class FoundIRAutoencoderKL(AutoencoderKL):
         generator=None,
         lq_features: tuple[torch.Tensor, ...] | None = None,
         lq_pixel_values: torch.Tensor | None = None,
+        whole_image_embeds: torch.Tensor | None = None,
         fidelity: float = 1.0,
     ) -> DecoderOutput | tuple[torch.Tensor]:
         """Decodes latents, helped by the degraded image as far as `fidelity` allows.
@@ -237,6 +252,7 @@ class FoundIRAutoencoderKL(AutoencoderKL):
             lq_features (`tuple[torch.Tensor]`, *optional*): The LQ encoder's features, finest first.
             lq_pixel_values (`torch.Tensor` of shape `(batch, 3, height * scale, width * scale)`, *optional*): The degraded image, in
                 [-1, 1].
+            whole_image_embeds (`torch.Tensor`, *optional*): The LQ encoder's embedding of the whole image, if it makes one.
             fidelity (`float`, defaults to 1.0): 0 is the plain VAE decoder, 1 takes the skips in full, values between blend.
         """
         if fidelity and (lq_features is None or lq_pixel_values is None):
@@ -257,7 +273,7 @@ class FoundIRAutoencoderKL(AutoencoderKL):
             if self.shortcut is not None:
                 sample = sample + self.shortcut.to_images(z)
         if fidelity:
-            kept = self.pixel_skip(hidden_states, lq_pixel_values)
+            kept = self.pixel_skip(hidden_states, lq_pixel_values, whole_image_embeds)
             sample = kept if sample is None else torch.lerp(sample, kept, fidelity)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 

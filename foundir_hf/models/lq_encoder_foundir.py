@@ -25,10 +25,12 @@ class FoundIRLQEncoderOutput(BaseOutput):
     Args:
         lq_hidden_states (`torch.Tensor` of shape `(batch, channels, height / scale, width / scale)`): Features for the denoiser.
         lq_features (`tuple[torch.Tensor]`): One map a level for the fidelity decoder, finest first, each half the size of the one before.
+        whole_image_embeds (`torch.Tensor` of shape `(batch, embed_dim)`, *optional*): What the thumbnail tells of exposure and haze.
     """
 
     lq_hidden_states: torch.Tensor
     lq_features: tuple[torch.Tensor, ...]
+    whole_image_embeds: torch.Tensor | None = None
 
 
 class FoundIRLQEncoder(ModelMixin, ConfigMixin):
@@ -118,9 +120,9 @@ class FoundIRLQEncoder(ModelMixin, ConfigMixin):
             [`FoundIRLQEncoderOutput`], or the tuple of its fields if `return_dict=False`.
         """
         encoder = self.encoder
-        modulations = [None] * len(encoder.down_blocks)
+        embeds, modulations = None, [None] * len(encoder.down_blocks)
         if self.whole_image is not None:
-            modulations = self.whole_image(self.thumbnail(pixel_values) if thumbnail is None else thumbnail)
+            embeds, modulations = self.whole_image(self.thumbnail(pixel_values) if thumbnail is None else thumbnail)
 
         hidden_states = encoder.conv_in(F.pixel_unshuffle(pixel_values, self.config.patch_size))
         lq_features = []
@@ -137,12 +139,12 @@ class FoundIRLQEncoder(ModelMixin, ConfigMixin):
 
         # The coarsest map of the decoder is the finished one: it has seen the middle block.
         lq_features[-1] = hidden_states
-        output = FoundIRLQEncoderOutput(lq_hidden_states=hidden_states, lq_features=tuple(lq_features))
+        output = FoundIRLQEncoderOutput(hidden_states, tuple(lq_features), embeds)
         return output if return_dict else output.to_tuple()
 
 
 class _WholeImageModulation(nn.Module):
-    """A thumbnail -> one (scale, shift) pair a level; zero-initialised, so that it starts by changing nothing."""
+    """A thumbnail -> its embedding, and one (scale, shift) pair a level, zero-initialised so that they start by changing nothing."""
 
     def __init__(self, in_channels: int, block_out_channels: tuple[int, ...], width: int = 32):
         super().__init__()
@@ -160,11 +162,12 @@ class _WholeImageModulation(nn.Module):
         nn.init.zeros_(self.to_modulation.weight)
         nn.init.zeros_(self.to_modulation.bias)
 
-    def forward(self, thumbnail: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def forward(self, thumbnail: torch.Tensor) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
         darkest, brightest = thumbnail.amin(dim=(2, 3)), thumbnail.amax(dim=(2, 3))  # what haze and darkness shift first
         pooled = torch.cat([self.features(thumbnail).mean(dim=(2, 3)), darkest, brightest], dim=1)
-        modulation = self.to_modulation(self.summary(pooled))[:, :, None, None]  # (B, 2*sum(widths), 1, 1)
-        return [part.chunk(2, dim=1) for part in modulation.split([2 * width for width in self.widths], dim=1)]
+        embeds = self.summary(pooled)  # (B, 4*width)
+        modulation = self.to_modulation(embeds)[:, :, None, None]  # (B, 2*sum(widths), 1, 1)
+        return embeds, [part.chunk(2, dim=1) for part in modulation.split([2 * width for width in self.widths], dim=1)]
 
 
 def _replace_group_norms(module: nn.Module) -> None:

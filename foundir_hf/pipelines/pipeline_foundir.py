@@ -50,7 +50,7 @@ class FoundIRPipelineOutput(BaseOutput):
             without the batch axis when the sizes differ.
     """
 
-    images: list[PIL.Image.Image] | list[np.ndarray] | list[torch.Tensor] | np.ndarray | torch.Tensor
+    images: list[PIL.Image.Image] | Any  # type checkers follow the default, `output_type="pil"`
 
 
 class FoundIRPipeline(DiffusionPipeline):
@@ -133,7 +133,7 @@ class FoundIRPipeline(DiffusionPipeline):
         output_type: Literal["pil", "np", "pt"] = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable[[Any, int, int, dict[str, Any]], dict[str, Any]] | None = None,
-    ) -> FoundIRPipelineOutput | tuple:
+    ) -> FoundIRPipelineOutput:
         """Restores one image or several, of any size.
 
         Args:
@@ -211,7 +211,7 @@ class FoundIRPipeline(DiffusionPipeline):
 
         # 4. Hand out.
         output = _as_output(restored, output_type, is_batch)
-        return FoundIRPipelineOutput(images=output) if return_dict else (output,)
+        return FoundIRPipelineOutput(images=output) if return_dict else (output,)  # pyright: ignore[reportReturnType]
 
     def check_inputs(
         self, upscale, num_inference_steps, guidance_scale, start_from, fidelity, strength, tile_size, tile_overlap, color_fix, output_type
@@ -295,7 +295,7 @@ class FoundIRPipeline(DiffusionPipeline):
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         timesteps = self.scheduler.timesteps
         with self.progress_bar(total=len(grid) * (len(timesteps) + 2)) as bar:
-            lq_hidden_states, lq_features = self.encode_lq(lq, thumbnail, grid, bar)
+            lq_hidden_states, encoded = self.encode_lq(lq, thumbnail, grid, bar)
             latents = self.prepare_latents(lq, grid, timesteps[:1], start_from, generator)
             for index, timestep in enumerate(timesteps):
                 prediction = self.predict_noise(latents, timestep, lq_hidden_states, conditioning, guidance_scale, grid, pixels.shape, bar)
@@ -304,21 +304,20 @@ class FoundIRPipeline(DiffusionPipeline):
                     changed = callback_on_step_end(self, index, timestep, {"latents": latents})
                     latents = (changed or {}).get("latents", latents)
             del lq_hidden_states
-            restored = self.decode_latents(latents, lq, thumbnail, lq_features, grid, fidelity, bar)
+            restored = self.decode_latents(latents, lq, thumbnail, encoded, grid, fidelity, bar)
         return restored[..., :height, :width].add_(1).div_(2).clamp_(0, 1)
 
-    def encode_lq(self, lq: torch.Tensor, thumbnail: torch.Tensor | None, grid: TileGrid, bar) -> tuple[list, tuple | None]:
-        """The LQ encoder on every tile: features for the denoiser, and the decoder's if there is a single tile.
+    def encode_lq(self, lq: torch.Tensor, thumbnail: torch.Tensor | None, grid: TileGrid, bar) -> tuple[list[torch.Tensor], Any]:
+        """The LQ encoder on every tile: features for the denoiser, and the whole output, for the decoder, if there is a single tile.
 
         With more tiles the decoder's features are made again when it comes to them: kept for a whole photograph, they would outgrow it.
         """
-        hidden_states, features = [], None
+        hidden_states, encoded = [], None
         for tile in grid.tiles(self.latent_scale_factor):
             encoded = self.lq_encoder(_to_module(tile.of(lq), self.lq_encoder, self._execution_device), thumbnail)
             hidden_states.append(encoded.lq_hidden_states)
-            features = encoded.lq_features if len(grid) == 1 else None
             bar.update()
-        return hidden_states, features
+        return hidden_states, encoded if len(grid) == 1 else None
 
     def prepare_latents(
         self, lq: torch.Tensor, grid: TileGrid, first_timestep: torch.Tensor, start_from: str, generator: torch.Generator | None
@@ -385,7 +384,7 @@ class FoundIRPipeline(DiffusionPipeline):
         latents: torch.Tensor,
         lq: torch.Tensor,
         thumbnail: torch.Tensor | None,
-        lq_features: tuple[torch.Tensor, ...] | None,
+        encoded: Any,
         grid: TileGrid,
         fidelity: float,
         bar,
@@ -396,15 +395,16 @@ class FoundIRPipeline(DiffusionPipeline):
         latents = latents / self.vae.config.scaling_factor
         for tile, blend in zip(grid.tiles(device=device), grid.tiles(self.latent_scale_factor), strict=True):
             pixels = blend.of(lq)
-            features = lq_features
-            if fidelity and features is None:
-                features = self.lq_encoder(_to_module(pixels, self.lq_encoder, device), thumbnail).lq_features
-            decoded = self.vae.decode(
-                _to_module(tile.of(latents), self.vae, device),
-                lq_features=None if features is None else tuple(f.to(self.vae.dtype) for f in features),
-                lq_pixel_values=_to_module(pixels, self.vae, device),
-                fidelity=fidelity,
-            ).sample
+            skips = {}
+            if fidelity:
+                seen = encoded or self.lq_encoder(_to_module(pixels, self.lq_encoder, device), thumbnail)
+                skips = {
+                    "lq_features": tuple(_to_module(features, self.vae, device) for features in seen.lq_features),
+                    "lq_pixel_values": _to_module(pixels, self.vae, device),
+                }
+                if seen.whole_image_embeds is not None:
+                    skips["whole_image_embeds"] = _to_module(seen.whole_image_embeds, self.vae, device)
+            decoded = self.vae.decode(_to_module(tile.of(latents), self.vae, device), fidelity=fidelity, **skips).sample
             blend.of(image).add_(decoded.float().cpu() * blend.weight)
             bar.update()
         return image

@@ -82,7 +82,13 @@ def restore_in_one_step(
     is_velocity = noise_scheduler.config.prediction_type == "v_prediction"
     latents = alpha * noise - sigma * prediction if is_velocity else (noise - sigma * prediction) / alpha
     latents = latents / modules.vae.config.scaling_factor
-    return modules.vae.decode(latents, lq_features=encoded.lq_features, lq_pixel_values=batch.lq, fidelity=fidelity).sample
+    return modules.vae.decode(
+        latents,
+        lq_features=encoded.lq_features,
+        lq_pixel_values=batch.lq,
+        whole_image_embeds=encoded.whole_image_embeds,
+        fidelity=fidelity,
+    ).sample
 
 
 def restoration_loss(prediction: torch.Tensor, target: torch.Tensor, floor: float = 1e-4) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from conftest import awaken
@@ -37,7 +39,9 @@ def pixels() -> torch.Tensor:
 @torch.no_grad()
 def decode(vae, lq_encoder, pixels, fidelity, latents=None):
     latents = vae.encode(pixels).latent_dist.mode() if latents is None else latents
-    return vae.decode(latents, lq_features=lq_encoder(pixels).lq_features, lq_pixel_values=pixels, fidelity=fidelity).sample
+    seen = lq_encoder(pixels)
+    skips = {"lq_features": seen.lq_features, "lq_pixel_values": pixels, "whole_image_embeds": seen.whole_image_embeds}
+    return vae.decode(latents, **skips, fidelity=fidelity).sample
 
 
 def test_an_untrained_decoder_at_full_fidelity_returns_the_photograph(fresh, pixels):
@@ -142,6 +146,17 @@ def test_each_band_is_an_octave_below_the_one_before():
     assert strongest == sorted(strongest)
     assert strongest[0] == 0
     assert strongest[-1] == 4
+
+
+def test_the_whole_image_s_embedding_sets_the_tone_of_every_pixel_alike():
+    skip = PixelSkip(4, 3, patch_size=2, embed_dim=5)
+    with torch.no_grad():
+        skip.tone.weight[:-3, 0] = 1.0  # the first entry is a log gain of all bands
+        skip.tone.weight[-3:, 1] = 1.0  # the second is an offset
+        pixels = torch.rand(1, 3, 16, 16) * 0.5 - 1
+        out = skip(torch.zeros(1, 4, 8, 8), pixels, torch.tensor([[0.5, 0.1, 0, 0, 0]]))
+    gain = math.exp(3 * math.tanh(0.5 / 3))
+    torch.testing.assert_close(out, gain * (pixels + 1) - 1 + 0.1)
 
 
 def test_weakening_the_finest_band_removes_noise_and_keeps_the_mean():

@@ -101,6 +101,7 @@ def test_an_unknown_norm_is_refused_by_name():
 
 def test_the_tuple_form_holds_the_same(pipeline):
     pixels = torch.rand(1, 3, 32, 32) * 2 - 1
-    hidden_states, features = pipeline.lq_encoder(pixels, return_dict=False)
+    hidden_states, features, embeds = pipeline.lq_encoder(pixels, return_dict=False)
+    assert tuple(embeds.shape) == (1, 128)
     assert torch.equal(hidden_states, features[-1])
     assert len(features) == 3
