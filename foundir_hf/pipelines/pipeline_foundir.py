@@ -28,17 +28,6 @@ from .tiling_foundir import TileGrid
 
 ImageInput = PIL.Image.Image | np.ndarray | torch.Tensor
 
-EXAMPLE_DOC_STRING = """
-    Examples:
-        ```py
-        >>> from diffusers import DiffusionPipeline
-        >>> from PIL import Image
-
-        >>> pipe = DiffusionPipeline.from_pretrained("path/or/repo", trust_remote_code=True)
-        >>> restored = pipe(Image.open("old.jpg")).images[0]
-        ```
-"""
-
 
 @dataclass
 class FoundIRPipelineOutput(BaseOutput):
@@ -166,6 +155,15 @@ class FoundIRPipeline(DiffusionPipeline):
 
         Returns:
             [`FoundIRPipelineOutput`].
+
+        Example:
+            ```py
+            >>> from diffusers import DiffusionPipeline
+            >>> from PIL import Image
+
+            >>> pipe = DiffusionPipeline.from_pretrained("path/or/repo", trust_remote_code=True)
+            >>> restored = pipe(Image.open("old.jpg")).images[0]
+            ```
         """
         # 1. Check.
         images, is_batch = _as_tensors(image)
@@ -244,7 +242,7 @@ class FoundIRPipeline(DiffusionPipeline):
 
     def encode_conditioning(
         self, prompt: str, negative_prompt: str, guidance_scale: float, embeds: tuple[torch.Tensor | None, ...]
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[str, Any]:
         """The text side of the denoiser's arguments, of batch size 1, or 2 `[negative, positive]` under guidance; empty without text."""
         guided = guidance_scale > 1
         if self.text_encoder is None and self.text_encoder_2 is None:
@@ -261,7 +259,7 @@ class FoundIRPipeline(DiffusionPipeline):
         positive, negative, pooled, negative_pooled = embeds
         if guided and (negative is None or (pooled is not None and negative_pooled is None)):
             raise ValueError("`negative_prompt_embeds` (and the pooled ones) are needed beside `prompt_embeds` when `guidance_scale` > 1.")
-        conditioning = {"encoder_hidden_states": torch.cat([negative, positive]) if guided else positive}
+        conditioning: dict[str, Any] = {"encoder_hidden_states": torch.cat([negative, positive]) if guided else positive}
         if pooled is not None:
             conditioning["text_embeds"] = torch.cat([negative_pooled, pooled]) if guided else pooled
         return conditioning
@@ -436,9 +434,6 @@ class FoundIRPipeline(DiffusionPipeline):
             if target.resolve() != source.resolve():
                 shutil.copyfile(source, target)
         index_path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-FoundIRPipeline.__call__.__doc__ += EXAMPLE_DOC_STRING
 
 
 def enlarge(pixels: torch.Tensor, upscale: float) -> torch.Tensor:
