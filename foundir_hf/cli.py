@@ -127,10 +127,14 @@ def plan_outputs(paths: list[Path], output: Path, *, overwrite: bool) -> list[tu
 
     A folder's photographs keep their relative paths below `output`. A single photograph may be given a file name instead.
     """
+    import PIL.Image
+
     from .data.photos import IMAGE_SUFFIXES
     from .photo import WRITERS
 
     jobs: list[tuple[Path, Path]] = []
+    if output.suffix.lower() in PIL.Image.registered_extensions() and output.suffix.lower() not in WRITERS and not output.is_dir():
+        raise UsageError(f"`--output` {output}: cannot write {output.suffix}; accepted are {', '.join(sorted(WRITERS))}.")
     names_file = output.suffix.lower() in WRITERS and not output.is_dir()
     if names_file and (len(paths) > 1 or paths[0].is_dir()):
         raise UsageError(f"`--output` {output} names a file; several photographs need a folder.")

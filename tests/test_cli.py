@@ -327,6 +327,11 @@ def test_plan_outputs_refuses_what_would_be_lost(photos, tmp_path):
     assert len(plan_outputs([photos], tmp_path / "out", overwrite=True)) == 2
 
 
+def test_an_output_format_that_cannot_be_written_is_refused(photos, tmp_path):
+    with pytest.raises(UsageError, match="cannot write .gif"):
+        plan_outputs([photos / "one.png"], tmp_path / "out.gif", overwrite=True)
+
+
 def test_check_writable_looks_at_the_nearest_folder_that_exists(tmp_path):
     check_writable(tmp_path / "not" / "yet" / "there")
     assert list(tmp_path.iterdir()) == []

@@ -222,7 +222,7 @@ def test_an_enlarged_tiff_does_not_carry_its_old_size(tmp_path, photo):
 # What cannot be read
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tif"])
 def test_an_animation_is_refused_in_one_line(tmp_path, photo, suffix):
     path = tmp_path / f"film{suffix}"
     photo.save(path, save_all=True, append_images=[photo.rotate(90), photo.rotate(180)])

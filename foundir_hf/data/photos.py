@@ -68,7 +68,7 @@ class PhotoBank:
     def __len__(self) -> int:
         return len(self.photos)
 
-    def crops(self, batch_size: int, size: int, generator: torch.Generator, max_shrink: float = 2.5) -> torch.Tensor:
+    def crops(self, batch_size: int, size: int, generator: torch.Generator, max_shrink: float = 6.0) -> torch.Tensor:
         """Random crops `(batch_size, 3, size, size)` in [0, 1], each shrunk by up to `max_shrink` and mirrored half the time.
 
         Shrinking widens the view and hides what noise and blur a photograph has of its own. Photographs smaller than a crop are mirrored

@@ -27,6 +27,7 @@ class StageConfig:
         tasks: Share of each task; left out, clean photographs only.
         diffusion_share: In `end_to_end`, the share of steps spent on the diffusion objective, which keeps sampling in many steps alive.
         plain_share: In `end_to_end`, the share of steps decoded at fidelity 0, which keeps the plain decoder alive.
+        loss: In `end_to_end`, see [`~foundir_hf.training.objectives.restoration_loss`].
     """
 
     name: str
@@ -41,6 +42,7 @@ class StageConfig:
     tasks: Mapping[str, float] = field(default_factory=lambda: {"clean": 1.0})
     diffusion_share: float = 0.0
     plain_share: float = 0.0
+    loss: Literal["rmse", "psnr"] = "rmse"
 
 
 @dataclass(frozen=True)

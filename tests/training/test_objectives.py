@@ -80,13 +80,15 @@ def test_shares_of_end_to_end_turn_to_diffusion_and_to_the_plain_decoder():
     assert not plain & SKIPS
 
 
-def test_the_restoration_loss_of_a_known_error_is_its_amplitude():
+def test_the_restoration_loss_of_a_known_error_is_its_amplitude_or_its_decibels():
     target = torch.zeros(3, 3, 8, 8)
-    assert restoration_loss(target, target).item() == pytest.approx(0.01)  # the floor, 40 dB
-    assert restoration_loss(target + 0.2, target).item() == pytest.approx((0.01 + 1e-4) ** 0.5, rel=1e-5)  # 0.2 of [-1, 1] is 0.1 of [0, 1]
-    errors = torch.tensor([0.02, 0.2, 2.0]).view(3, 1, 1, 1)
-    expected = sum(((e / 2) ** 2 + 1e-4) ** 0.5 for e in (0.02, 0.2, 2.0)) / 3  # image by image
-    assert restoration_loss(target - errors, target).item() == pytest.approx(expected, rel=1e-5)
+    assert restoration_loss(target, target, "rmse").item() == pytest.approx(0.01)  # the floor, 40 dB
+    assert restoration_loss(target, target, "psnr").item() == pytest.approx(-40 / 20)
+    errors = (0.02, 0.2, 2.0)  # twice as large in [-1, 1] as in [0, 1]
+    prediction = target - torch.tensor(errors).view(3, 1, 1, 1)
+    amplitudes = [math.sqrt((e / 2) ** 2 + 1e-4) for e in errors]  # image by image
+    assert restoration_loss(prediction, target, "rmse").item() == pytest.approx(sum(amplitudes) / 3, rel=1e-5)
+    assert restoration_loss(prediction, target, "psnr").item() == pytest.approx(sum(map(math.log10, amplitudes)) / 3, rel=1e-5)
 
 
 def test_a_fresh_model_returns_the_degraded_image():
