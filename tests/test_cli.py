@@ -328,7 +328,7 @@ def test_plan_outputs_refuses_what_would_be_lost(photos, tmp_path):
 
 
 def test_an_output_format_that_cannot_be_written_is_refused(photos, tmp_path):
-    with pytest.raises(UsageError, match="cannot write .gif"):
+    with pytest.raises(UsageError, match=r"cannot write \.gif"):
         plan_outputs([photos / "one.png"], tmp_path / "out.gif", overwrite=True)
 
 
