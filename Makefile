@@ -14,7 +14,7 @@ test: .venv/dev
 quality: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 style: .venv/dev
 	$(BIN)/ruff check --fix .
