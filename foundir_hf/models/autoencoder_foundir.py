@@ -23,7 +23,7 @@ class GatedSkip(nn.Module):
     """Blends the decoder's features with what the LQ features tell, gated per pixel: `h + fidelity * sigmoid(gate) * (value - h)`.
 
     A blend and not a sum: the decoder's features are large and, where the latents are poor, wrong. Beside them a sum's detail is lost to
-    the next normalisation (measured: 80 steps of a six-task mix gained 0.04 dB on noise and 0.1 dB on rain, with the blend 0.17 and 0.5).
+    the next normalisation.
     """
 
     def __init__(self, channels: int, lq_channels: int):
