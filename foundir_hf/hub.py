@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from importlib import import_module
 from pathlib import Path
@@ -84,3 +85,9 @@ def load_pipeline(
     for name in FoundIRPipeline._code_components:
         getattr(pipeline, name).to(memory_format=torch.channels_last).eval()  # a tenth faster on CPUs
     return pipeline.to(device)
+
+
+def checkpoint_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every weight file of a checkpoint, by relative path."""
+    files = sorted(folder.rglob("*.safetensors"))
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

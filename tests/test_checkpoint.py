@@ -14,12 +14,11 @@ from safetensors import safe_open
 from torch.utils.flop_counter import FlopCounterMode
 
 from foundir_hf import load_pipeline
-from foundir_hf.cli import checkpoint_hashes
 from foundir_hf.configurations import CONFIGURATIONS
 from foundir_hf.data.tasks import TASKS
 from foundir_hf.demo import SAMPLES
 from foundir_hf.evaluation.benchmark import degrade_image, psnr, read_rgb
-from foundir_hf.hub import resolve_checkpoint
+from foundir_hf.hub import checkpoint_hashes, resolve_checkpoint
 
 ROOT = Path(__file__).parent.parent
 

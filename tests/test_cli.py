@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from foundir_hf import __version__
-from foundir_hf.cli import UsageError, check_writable, main, plan_outputs
+from foundir_hf.cli import main
+from foundir_hf.cli.common import UsageError, check_writable
+from foundir_hf.cli.restore import plan_outputs
 from foundir_hf.data.tasks import TASKS
 
 COMMANDS = ["restore", "demo", "evaluate", "info", "export"]

@@ -1,0 +1,5 @@
+"""`python -m foundir_hf.cli`."""
+
+from . import main
+
+raise SystemExit(main())

@@ -1,0 +1,160 @@
+"""What the verbs share: options, checks, loading. Every failure a person can cause is a [`UsageError`]."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+
+class UsageError(Exception):
+    """Something that the person at the keyboard can put right: told in one line, exit code 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells what is wrong in one line instead of argparse's usage block."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"foundir: {message} (see `{self.prog} --help`)\n")
+
+
+def model_options() -> Parser:
+    """`--checkpoint`, `--device`, `--seed`."""
+    parser = Parser(add_help=False)
+    parser.add_argument("--checkpoint", default="tiny", help="bundled name, folder or Hub repository (default: tiny)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    parser.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, help="same seed, same bytes (default: 0)")
+    return parser
+
+
+def restoration_options() -> Parser:
+    """Options of the pipeline's call; see [`pipeline_options`]."""
+    parser = Parser(add_help=False)
+    parser.add_argument("--steps", type=whole(1, 1000), default=1, help="denoising steps (default: 1)")
+    parser.add_argument("--fidelity", type=number(0, 1), default=1.0, help="0 decodes latents alone, 1 keeps the photo (default: 1)")
+    parser.add_argument("--strength", type=number(0, 1), default=1.0, help="0 returns the input, 1 the restoration (default: 1)")
+    parser.add_argument("--start-from", choices=("noise", "lq"), default="noise", help="where the diffusion starts (default: noise)")
+    parser.add_argument("--tile-size", type=whole(16, 2**20), default=1024, help="pixels, a multiple of 16 (default: 1024)")
+    parser.add_argument("--tile-overlap", type=whole(0, 2**20), default=128, help="pixels, a multiple of 16 (default: 128)")
+    parser.add_argument("--color-fix", choices=("adain", "wavelet"), help="take colours from the input (for super-resolution)")
+    return parser
+
+
+def check_writable(folder: Path) -> None:
+    """Raises [`UsageError`] if nothing can be written into `folder`, which need not exist yet."""
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UsageError(f"{folder}: cannot be a folder, because {existing} is a file.")
+    if not os.access(existing, os.W_OK):
+        raise UsageError(f"{folder}: cannot be written.")
+
+
+def pipeline_options(arguments: argparse.Namespace) -> dict:
+    """The keyword arguments of the pipeline's call."""
+    multiple = 16
+    for name in ("tile_size", "tile_overlap"):
+        if getattr(arguments, name) % multiple:
+            raise UsageError(f"`--{name.replace('_', '-')}` must be a multiple of {multiple}, got {getattr(arguments, name)}.")
+    if arguments.tile_overlap >= arguments.tile_size:
+        raise UsageError(f"`--tile-overlap` must be smaller than --tile-size {arguments.tile_size}, got {arguments.tile_overlap}.")
+    return {
+        "num_inference_steps": arguments.steps,
+        "fidelity": arguments.fidelity,
+        "strength": arguments.strength,
+        "start_from": arguments.start_from,
+        "tile_size": arguments.tile_size,
+        "tile_overlap": arguments.tile_overlap,
+        "color_fix": arguments.color_fix,
+    }
+
+
+def load(arguments: argparse.Namespace):
+    """The pipeline that `--checkpoint` and `--device` name."""
+    device = pick_device(arguments.device)
+    from ..hub import load_pipeline
+
+    try:
+        return load_pipeline(arguments.checkpoint, device=device)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error).splitlines()[0]) from error
+
+
+def checkpoint_folder(arguments: argparse.Namespace) -> Path:
+    """Where the files of `--checkpoint` are."""
+    from ..hub import resolve_checkpoint
+
+    try:
+        return resolve_checkpoint(arguments.checkpoint)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def generator(arguments: argparse.Namespace):
+    """Random numbers from `--seed`, on the CPU."""
+    import torch
+
+    return torch.Generator().manual_seed(arguments.seed)
+
+
+def pick_device(name: str) -> str:
+    """A device that works here; `auto` prefers CUDA, then MPS."""
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name).item()  # `meta` makes tensors, but never numbers
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"`--device` {name!r} is not available here; try auto or cpu.") from error
+    return name
+
+
+def quiet_libraries() -> None:
+    """Keeps the libraries' advice off the screen; their errors arrive as exceptions and are told in one line."""
+    import logging
+
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity(logging.CRITICAL)
+        library.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """An argparse type: a number in [low, high]."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:  # NaN fails too
+            raise argparse.ArgumentTypeError(f"must be a number in [{low}, {high}], got {text!r}")
+        return value
+
+    return parse
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """An argparse type: a whole number in [low, high]."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be a whole number in [{low}, {high}], got {text!r}")
+        return value
+
+    return parse
