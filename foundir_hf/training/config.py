@@ -42,7 +42,7 @@ class StageConfig:
     tasks: Mapping[str, float] = field(default_factory=lambda: {"clean": 1.0})
     diffusion_share: float = 0.0
     plain_share: float = 0.0
-    loss: Literal["rmse", "psnr"] = "rmse"
+    loss: Literal["rmse", "psnr", "balanced"] = "rmse"
 
 
 @dataclass(frozen=True)

@@ -92,16 +92,19 @@ def restore_in_one_step(
     ).sample
 
 
-def restoration_loss(prediction: torch.Tensor, target: torch.Tensor, kind: Literal["rmse", "psnr"], floor: float = 1e-4) -> torch.Tensor:
+def restoration_loss(prediction: torch.Tensor, target: torch.Tensor, kind: Literal["rmse", "psnr", "balanced"], floor: float = 1e-4) -> torch.Tensor:
     """Mean over images of each image's RMSE, or of its logarithm; images in [-1, 1], errors of [0, 1].
 
     `"rmse"`: every image pulls equally hard, whatever its error. Haze and darkness are learnt first, at the cost of what was almost clean.
     `"psnr"`, the negative PSNR in units of 20 dB (HINet, CVPRW 2021): every image pulls in proportion to what its decibels would notice,
     which repairs that cost. From the start it would hold a model of a dozen mixed tasks at the identity: measured, 250 steps and no gain.
+    `"balanced"`: the sum of `"psnr"` and ten times `"rmse"`. The pull on a clean photograph (1 % error) is 5 times that on a dark one (30 %), not 30
+    times as with `"psnr"` or equal as with `"rmse"`: measured, 800 steps of `"psnr"` on full-detail crops lost all that was learnt of darkness.
     `floor`, an error of 40 dB, keeps the gradient of clean inputs in bounds.
     """
     error = ((prediction.float() - target.float()) / 2).square().mean(dim=(1, 2, 3)) + floor
-    return error.sqrt().mean() if kind == "rmse" else error.log10().mean() / 2
+    rmse, negative_psnr = error.sqrt().mean(), error.log10().mean() / 2
+    return {"rmse": rmse, "psnr": negative_psnr, "balanced": negative_psnr + 10 * rmse}[kind]
 
 
 OBJECTIVES: dict[str, Callable[..., torch.Tensor]] = {

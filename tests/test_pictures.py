@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foundir_hf.pictures import contact_sheet
+
+
+def plain(width: int, height: int, color: str) -> Image.Image:
+    return Image.new("RGB", (width, height), color)
+
+
+def test_every_picture_stands_in_its_cell_at_one_width():
+    sheet = contact_sheet(
+        [("a", plain(40, 20, "red")), ("b", plain(80, 80, "lime")), ("c", plain(10, 5, "blue"))], columns=2, width=40, bar=12
+    )
+    pixels = np.asarray(sheet)
+    assert sheet.size == (80, 12 + 40 + 12 + 20)
+    assert (pixels[12:32, :40] == (255, 0, 0)).all()
+    assert (pixels[12:52, 40:] == (0, 255, 0)).all()
+    assert (pixels[64:84, :40] == (0, 0, 255)).all()
+    assert (pixels[64:84, 40:] == 255).all()  # an unfinished row stays paper
+
+
+def test_captions_are_written_above_their_pictures_only():
+    cells = [("damaged", plain(60, 30, "white"))]
+    blank, captioned = (np.asarray(contact_sheet([(caption, cells[0][1])], columns=1, width=60)) for caption in ("", "damaged"))
+    changed = np.argwhere((blank != captioned).any(axis=2))
+    assert len(changed) > 20
+    assert changed[:, 0].max() < 20
+
+
+def test_grey_pictures_and_palettes_are_shown_as_they_look():
+    sheet = contact_sheet([("grey", Image.new("L", (8, 8), 90))], columns=1, width=8)
+    assert (np.asarray(sheet)[-1, 0] == 90).all()
+
+
+def test_an_empty_sheet_is_refused():
+    with pytest.raises(ValueError, match="`cells`"):
+        contact_sheet([], columns=2, width=40)
