@@ -11,10 +11,14 @@ from tqdm.auto import tqdm
 
 from .data.photos import list_photos
 from .data.tasks import TASKS
-from .evaluation.benchmark import Score, degrade_image, psnr, read_rgb, summarise, to_table
+from .evaluation.benchmark import INPUT, RESTORED, Score
+from .evaluation.damage import degrade_image
+from .evaluation.files import read_rgb
+from .evaluation.metrics import psnr
+from .evaluation.statistics import summarise
+from .evaluation.suites import SAMPLES
+from .evaluation.tables import to_table
 from .pipelines.pipeline_foundir import FoundIRPipeline
-
-SAMPLES = Path(__file__).parent / "samples"
 
 
 def run_demo(pipeline: FoundIRPipeline, output: Path, seed: int = 0) -> str:
@@ -31,9 +35,9 @@ def run_demo(pipeline: FoundIRPipeline, output: Path, seed: int = 0) -> str:
         degraded = degrade_image(truth, task, name, seed)
         generator = torch.Generator().manual_seed(seed)
         restored = np.asarray(pipeline(Image.fromarray(degraded), generator=generator).images[0])
-        score = Score(task.family, task.name, name, psnr(degraded, truth), psnr(restored, truth))
-        scores.append(score)
-        captions = (f"{task.name}: {score.psnr_input:.1f} dB", f"restored: {score.psnr_output:.1f} dB", "original")
+        before, after = psnr(degraded, truth), psnr(restored, truth)
+        scores.append(Score("samples", task.family, task.name, name, {INPUT: {"psnr": before}, RESTORED: {"psnr": after}}))
+        captions = (f"{task.name}: {before:.1f} dB", f"restored: {after:.1f} dB", "original")
         strip = _strip([degraded, restored, truth], captions)
         strip.save(output / f"{task.name}.png")
         strips.append(strip)

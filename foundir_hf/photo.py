@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import PIL.Image
 from PIL import ExifTags, ImageOps
 
+from .files import write_whole
 from .pipelines.pipeline_foundir import FoundIRPipeline
 
 # Suffix -> how to write it. JPEG at full chroma resolution: the model must not restore what its own file takes away. TIFF without
@@ -120,19 +120,12 @@ def write_photo(photo: Photo, path: str | Path) -> None:
         image = image.copy()
         image.putalpha(photo.alpha)
     metadata: dict[str, Any] = {k: v for k, v in (("exif", photo.exif), ("icc_profile", photo.icc_profile)) if v}
-    temporary = None
+    encoded = io.BytesIO()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".foundir-", suffix=suffix)
-        with os.fdopen(handle, "wb") as file:
-            image.save(file, **WRITERS[suffix], **metadata)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
-        os.replace(temporary, path)
+        image.save(encoded, **WRITERS[suffix], **metadata)
+        write_whole(path, encoded.getvalue())
     except (OSError, ValueError) as error:
         raise PhotoError(f"{path}: cannot be written: {_reason(error)}") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)  # still there only after a failure, or Ctrl-C
 
 
 def restore_photo(pipeline: FoundIRPipeline, photo: Photo, **options: Any) -> Photo:
@@ -154,9 +147,3 @@ def restore_photo(pipeline: FoundIRPipeline, photo: Photo, **options: Any) -> Ph
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

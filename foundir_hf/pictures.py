@@ -1,10 +1,16 @@
-"""Pictures about pictures: captions and contact sheets, with Pillow alone."""
+"""Pictures about pictures: captions, contact sheets, files."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+
+from .files import write_whole
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def contact_sheet(cells: Sequence[tuple[str, Image.Image]], *, columns: int, width: int, bar: int = 20) -> Image.Image:
@@ -34,3 +40,16 @@ def contact_sheet(cells: Sequence[tuple[str, Image.Image]], *, columns: int, wid
             sheet.paste(image, (i * width, top + bar))
         top += height
     return sheet
+
+
+def write_picture(image: Image.Image, path: Path, quality: int = 85) -> None:
+    """Writes a JPEG of `quality` with full chroma, or a PNG, by the suffix; whole or not at all. Raises `ValueError`, `OSError`."""
+    suffix = path.suffix.lower()
+    if suffix not in PICTURE_SUFFIXES:
+        raise ValueError(f"{path}: must end in one of {', '.join(PICTURE_SUFFIXES)}.")
+    encoded = io.BytesIO()
+    if suffix == ".png":
+        image.save(encoded, "PNG", optimize=True)
+    else:
+        image.save(encoded, "JPEG", quality=quality, subsampling=0, optimize=True)
+    write_whole(path, encoded.getvalue())

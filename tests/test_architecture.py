@@ -18,6 +18,8 @@ COMPONENTS = [path for path in HUB_CODE if path.parent.name == "models"]
 # Lower never imports higher. A module belongs to the longest prefix that matches it.
 LAYERS = {
     "models": 0,
+    "files": 0,
+    "pictures": 0,
     "pipelines": 0,
     "data.degradations": 0,
     "configurations": 0,
@@ -107,7 +109,12 @@ def test_hub_code_imports_only_what_a_stranger_has(path):
 
 
 def test_hub_code_has_a_suffix_of_its_own_and_is_complete():
-    assert [p.name for p in COMPONENTS] == ["autoencoder_foundir.py", "lq_encoder_foundir.py", "unet_foundir.py"]
+    assert [p.name for p in COMPONENTS] == [
+        "autoencoder_foundir.py",
+        "degradation_classifier_foundir.py",
+        "lq_encoder_foundir.py",
+        "unet_foundir.py",
+    ]
     assert {p.name for p in HUB_CODE} - {p.name for p in COMPONENTS} == {
         "color_fix_foundir.py",
         "pipeline_foundir.py",
@@ -117,7 +124,8 @@ def test_hub_code_has_a_suffix_of_its_own_and_is_complete():
 
 def test_the_space_and_the_scripts_use_the_public_names_only():
     public = {"foundir_hf", "foundir_hf.photo", "foundir_hf.cli", "foundir_hf.training.build", "foundir_hf.training.config"}
-    public |= {"foundir_hf.training.loop", "foundir_hf.training.export"}
+    public |= {"foundir_hf.training.loop", "foundir_hf.training.export", "foundir_hf.training.classifier"}
+    public |= {"foundir_hf.data.loading", "foundir_hf.data.sources", "foundir_hf.data.stream"}
     for folder in ("space", "training", "benchmarks"):
         for path in (ROOT / folder).rglob("*.py"):
             used = {name for _, name in imports(path) if name.split(".")[0] == "foundir_hf"}

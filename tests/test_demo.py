@@ -8,7 +8,7 @@ from PIL import Image
 
 from foundir_hf import demo
 from foundir_hf.data.tasks import TASKS
-from foundir_hf.evaluation.benchmark import psnr
+from foundir_hf.evaluation.metrics import psnr
 
 
 @pytest.fixture

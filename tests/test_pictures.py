@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foundir_hf.pictures import contact_sheet
+from foundir_hf.pictures import contact_sheet, write_picture
 
 
 def plain(width: int, height: int, color: str) -> Image.Image:
@@ -39,3 +39,17 @@ def test_grey_pictures_and_palettes_are_shown_as_they_look():
 def test_an_empty_sheet_is_refused():
     with pytest.raises(ValueError, match="`cells`"):
         contact_sheet([], columns=2, width=40)
+
+
+@pytest.mark.parametrize(("name", "form"), [("a.jpg", "JPEG"), ("a.JPEG", "JPEG"), ("a.png", "PNG")])
+def test_a_picture_is_written_in_the_format_of_its_suffix(tmp_path, name, form):
+    write_picture(plain(16, 16, "red"), tmp_path / "new" / name)
+    written = Image.open(tmp_path / "new" / name)
+    assert written.format == form
+    assert written.size == (16, 16)
+
+
+def test_another_suffix_is_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.gif: must end in one of \.jpg"):
+        write_picture(plain(8, 8, "red"), tmp_path / "a.gif")
+    assert list(tmp_path.iterdir()) == []

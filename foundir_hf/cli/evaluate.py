@@ -9,46 +9,151 @@ from pathlib import Path
 from .. import __version__
 from .common import UsageError, check_writable, checkpoint_folder, load, model_options, pipeline_options, restoration_options, whole
 
+EXTRAS = ("ceiling", "baselines", "figures")
+
 
 def add_parser(commands) -> None:
     """Adds the verb to the command line."""
     parser = commands.add_parser(
-        "evaluate", parents=[model_options(), restoration_options()], help="measure PSNR on seeded damage and on pairs"
+        "evaluate",
+        parents=[model_options(), restoration_options()],
+        help="measure on seeded damage and on pairs, beside baselines and other methods",
+        description="Measure a checkpoint (`--checkpoint none`: only baselines and `--outputs`).",
     )
-    parser.add_argument("--clean", type=Path, metavar="DIR", help="clean photographs, damaged by every task")
-    parser.add_argument("--paired", type=Path, action="append", default=[], metavar="DIR", help="folder with GT/ and LQ/; repeatable")
-    parser.add_argument("--limit", type=whole(1, 10**9), help="at most so many photographs of each folder")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the report as JSON")
+    parser.add_argument("--suite", metavar="SUITE", help="dev, families, foundir20, quick, or a YAML file (see docs/evaluation.md)")
+    parser.add_argument("--data", type=Path, default=Path("."), metavar="DIR", help="where the suite's folders are (default: here)")
+    for kind, text in (
+        ("clean", "clean photographs, damaged by every task"),
+        ("paired", "folder with GT/ (or HQ/) and LQ/"),
+        ("unpaired", "degraded photographs without ground truth"),
+    ):
+        parser.add_argument(f"--{kind}", type=Path, action="append", default=[], metavar="DIR", help=f"{text}; repeatable")
+    parser.add_argument("--limit", type=whole(1, 10**9), help="at most so many photographs of each set")
+    parser.add_argument("--metrics", default="psnr,ssim,ms_ssim", help="also lpips, dists, musiq, clipiqa (default: psnr,ssim,ms_ssim)")
+    parser.add_argument("--outputs", action="append", default=[], metavar="NAME=DIR", help="restored images of another method; repeatable")
+    parser.add_argument("--write-inputs", type=Path, metavar="DIR", help="write the degraded inputs for other methods, and stop")
+    parser.add_argument("--without", action="append", default=[], choices=EXTRAS, help="leave out; repeatable")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for report.json, timing.json, report.md and figures/")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Measures, prints a table, writes the report."""
-    if arguments.clean is None and not arguments.paired:
-        raise UsageError("`evaluate` needs --clean or --paired.")
-    if arguments.output is not None:
-        check_writable(arguments.output.parent)
-        if arguments.output.is_dir():
-            raise UsageError(f"{arguments.output}: is a folder; the report needs a file name.")
-    pipeline = load(arguments)
-    from ..evaluation.benchmark import evaluate, summarise, to_report, to_table
+    if not (arguments.suite or arguments.clean or arguments.paired or arguments.unpaired):
+        raise UsageError("`evaluate` needs --suite, --clean, --paired or --unpaired.")
+    if arguments.suite and (arguments.clean or arguments.paired or arguments.unpaired):
+        raise UsageError("`--suite` and folders of one's own are measured in separate runs.")
+    for folder in (arguments.output, arguments.write_inputs):
+        if folder is not None:
+            check_writable(folder)
+    from ..evaluation.metrics import Meter, MissingExtraError
+    from ..evaluation.outputs import write_inputs
+    from ..evaluation.perceptual import PerceptualUnavailableError
+
+    options = pipeline_options(arguments)
+    metrics = [name.strip() for name in arguments.metrics.split(",")]
+    try:
+        suite = _suite(arguments)
+        if arguments.write_inputs is not None:
+            count = write_inputs(suite, arguments.write_inputs, arguments.seed)
+            print(f"{count} inputs -> {arguments.write_inputs}")
+            return
+        Meter(metrics)  # what cannot be measured is told before a model is loaded
+        others = _outputs(arguments, suite)
+        if arguments.checkpoint == "none":
+            pipeline, hashes, options = None, {}, {}
+        else:
+            pipeline, hashes = load(arguments), _hashes(arguments)
+        _evaluate(arguments, suite, pipeline, metrics, others, hashes, options)
+    # A folder without photographs, a file that is none, a library that is not installed.
+    except (ValueError, OSError, MissingExtraError, PerceptualUnavailableError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+
+
+def _suite(arguments: argparse.Namespace):
+    from ..evaluation.suites import folder_suite, load_suite
+
+    if arguments.suite:
+        suite = load_suite(arguments.suite, arguments.data, arguments.limit)
+    else:
+        suite = folder_suite(arguments.clean, arguments.paired, arguments.unpaired, arguments.limit)
+    suite.check()
+    return suite
+
+
+def _outputs(arguments: argparse.Namespace, suite) -> list:
+    from ..evaluation.outputs import Outputs
+
+    others = []
+    for text in arguments.outputs:
+        name, equals, folder = text.partition("=")
+        if not name or not equals or not folder:
+            raise UsageError(f"`--outputs` must be NAME=DIR, got {text!r}.")
+        others.append(Outputs(name, Path(folder), suite))
+    return others
+
+
+def _hashes(arguments: argparse.Namespace) -> dict[str, str]:
     from ..hub import checkpoint_hashes
 
-    paired = {folder.resolve().name: folder for folder in arguments.paired}
-    options = pipeline_options(arguments)
-    try:
-        scores = evaluate(pipeline, clean=arguments.clean, paired=paired, seed=arguments.seed, limit=arguments.limit, **options)
-    except (ValueError, OSError) as error:  # a folder without photographs, a file that is none
-        raise UsageError(str(error)) from error
-    rows = summarise(scores)
-    print(to_table(rows))
+    return checkpoint_hashes(checkpoint_folder(arguments))
+
+
+def _evaluate(arguments: argparse.Namespace, suite, pipeline, metrics: list[str], others: list, hashes: dict, options: dict) -> None:
+    from ..evaluation.benchmark import measure
+    from ..evaluation.figures import Grids, write_chart
+    from ..evaluation.report import describe_data, to_markdown, to_report
+    from ..evaluation.statistics import summarise
+    from ..evaluation.tables import to_table
+    from ..evaluation.timing import describe_machine, to_timing
+    from ..files import write_whole
+
+    folder = arguments.output
+    grids = Grids(folder / "figures") if folder is not None and "figures" not in arguments.without else None
+    scores, times = [], []
+    for measurement in measure(
+        suite,
+        pipeline,
+        seed=arguments.seed,
+        metrics=metrics,
+        outputs=others,
+        with_ceiling="ceiling" not in arguments.without,
+        with_baselines="baselines" not in arguments.without,
+        **options,
+    ):
+        scores.append(measurement.score)
+        times.append((measurement.score, measurement.seconds, measurement.case.degraded[..., 0].size / 1e6))
+        if grids is not None:
+            grids.add(measurement)
+    names = [other.name for other in others]
+    rows = summarise(scores, "family", arguments.seed)
+    print(to_table(rows, names))
     gains = [row["gain"] for row in rows if row["gain"] is not None]
     if gains:
         print(f"\nmean gain {sum(gains) / len(gains):+.2f} dB; {sum(g > 0 for g in gains)} of {len(gains)} families gain")
-    if arguments.output is not None:
-        hashes = checkpoint_hashes(checkpoint_folder(arguments))
-        report = to_report(
-            scores, version=__version__, checkpoint=arguments.checkpoint, hashes=hashes, seed=arguments.seed, options=options
-        )
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if folder is None:
+        return
+    report = to_report(
+        scores,
+        arguments.seed,
+        version=__version__,
+        suite=suite.name,
+        definition=suite.definition,
+        checkpoint=None if pipeline is None else arguments.checkpoint,
+        hashes=hashes,
+        options=options,
+        metrics=metrics,
+        outputs=names,
+        data=describe_data(suite),
+    )
+    figures = []
+    if grids is not None:
+        grids.finish()
+        figures = [path.relative_to(folder).as_posix() for path in grids.written]
+        if write_chart(report["tasks"], folder / "figures" / "gains.png"):
+            figures.insert(0, "figures/gains.png")
+    timing = to_timing(times, **describe_machine())
+    for name, content in (("report.json", report), ("timing.json", timing)):
+        write_whole(folder / name, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    write_whole(folder / "report.md", to_markdown(report, figures).encode())
+    print(f"\n-> {folder / 'report.md'}")

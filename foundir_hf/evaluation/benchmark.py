@@ -1,146 +1,147 @@
-"""Measuring a pipeline: what it gains over its input on seeded damage of clean photographs and on real pairs."""
+"""Measuring a pipeline on a suite: input, restoration, reconstruction ceiling, baselines and other methods' outputs, in one run."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm.auto import tqdm
 
-from ..data.photos import list_photos
-from ..data.tasks import TASKS, Task
 from ..pipelines.pipeline_foundir import FoundIRPipeline
+from .baselines import enlarge, run_baseline
+from .ceiling import ceiling
+from .damage import degrade_image
+from .files import read_rgb
+from .metrics import DEFAULT_METRICS, Meter, psnr
+from .outputs import Outputs
+from .suites import Case, Suite
+
+__all__ = ["CEILING", "INPUT", "RESTORED", "Measurement", "Score", "degrade_image", "measure", "psnr", "read_rgb"]
+
+INPUT, RESTORED, CEILING = "input", "restored", "ceiling"  # beside these a method is a baseline or somebody's outputs
 
 
 @dataclass(frozen=True)
 class Score:
-    """One restored image.
+    """What every method scored on one image.
 
     Args:
-        family: Of the damage, or the name of the paired set.
-        task: Sub-task, or the name of the paired set.
-        image: File name of the ground truth.
-        psnr_input, psnr_output: In decibels against the ground truth, RGB, 8 bits.
+        set: Name of the set.
+        family: What tables group it under: the damage's family, the set's name, or what the suite says.
+        task: Sub-task; of a set with inputs of its own, the set's name.
+        image: File of the ground truth, within its set.
+        methods: Method -> metric -> value: `"input"`, `"restored"`, `"ceiling"`, baselines by name, other methods by name. PSNR is
+            infinite where an image equals its truth; `None` is what could not be measured.
+        baselines: Which of the methods are baselines.
     """
 
+    set: str
     family: str
     task: str
     image: str
-    psnr_input: float
-    psnr_output: float
+    methods: dict[str, dict[str, float | None]]
+    baselines: tuple[str, ...] = ()
 
 
-def psnr(image: np.ndarray, truth: np.ndarray) -> float:
-    """PSNR in decibels of two `uint8` images, over all pixels and channels; infinite if they are equal."""
-    error = np.mean((image.astype(np.float64) - truth.astype(np.float64)) ** 2)
-    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
-
-
-def read_rgb(path: Path) -> np.ndarray:
-    """`(height, width, 3)`, `uint8`, upright."""
-    with Image.open(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-
-
-def degrade_image(truth: np.ndarray, task: Task, image_name: str, seed: int) -> np.ndarray:
-    """Seeded damage of one `uint8` image; it depends on the seed, the task and the file's name, and on nothing else."""
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{task.name}/{image_name}".encode()))
-    clean = torch.from_numpy(truth.copy()).permute(2, 0, 1)[None].float() / 255
-    degraded = task.degrade(clean, generator)[0].clamp(0, 1)
-    return (degraded * 255).round().byte().permute(1, 2, 0).numpy()
-
-
-def synthetic_pairs(folder: Path, seed: int, limit: int | None) -> Iterator[tuple[str, str, str, np.ndarray, np.ndarray]]:
-    """`(family, task, name, degraded, truth)` for every task of the table and every clean photograph of a folder."""
-    for path in list_photos(folder)[:limit]:
-        truth = read_rgb(path)
-        for task in TASKS.values():
-            yield task.family, task.name, path.name, degrade_image(truth, task, path.name, seed), truth
-
-
-def folder_pairs(name: str, folder: Path, limit: int | None) -> Iterator[tuple[str, str, str, np.ndarray, np.ndarray]]:
-    """The same from `GT/` and `LQ/`, whose files share their stems; a smaller LQ is enlarged to its truth's size (bicubic)."""
-    degraded_by_stem = {path.stem: path for path in list_photos(folder / "LQ")}
-    for path in list_photos(folder / "GT")[:limit]:
-        if path.stem not in degraded_by_stem:
-            raise ValueError(f"`{folder}`: GT/{path.name} has no partner in LQ/.")
-        truth = read_rgb(path)
-        with Image.open(degraded_by_stem[path.stem]) as image:
-            degraded = np.asarray(image.convert("RGB").resize(truth.shape[1::-1], Image.Resampling.BICUBIC))
-        yield name, name, path.name, degraded, truth
-
-
-def evaluate(
-    pipeline: FoundIRPipeline,
-    *,
-    clean: Path | None = None,
-    paired: dict[str, Path] | None = None,
-    seed: int = 0,
-    limit: int | None = None,
-    **options,
-) -> list[Score]:
-    """Restores every pair and scores it.
+@dataclass(frozen=True)
+class Measurement:
+    """One image of a suite, done.
 
     Args:
-        pipeline: What to measure.
-        clean: Folder of clean photographs, to be damaged by every task of the table.
-        paired: Folders with `GT/` and `LQ/`, by name.
-        seed: Of the damage and of the restoration.
-        limit: At most so many photographs of each folder.
-        options: Of [`FoundIRPipeline.__call__`].
+        case: What was restored.
+        images: Method -> `(height, width, 3)`.
+        score: How good they are.
+        seconds: Method -> wall time; inputs and foreign outputs take none.
     """
-    pairs = list(synthetic_pairs(clean, seed, limit)) if clean else []
-    for name, folder in (paired or {}).items():
-        pairs += folder_pairs(name, folder, limit)
-    pipeline.set_progress_bar_config(disable=True)
-    scores = []
-    for family, task, name, degraded, truth in tqdm(pairs, desc="evaluating", mininterval=5):
-        generator = torch.Generator().manual_seed(seed)
-        restored = np.asarray(pipeline(Image.fromarray(degraded), generator=generator, **options).images[0])
-        scores.append(Score(family, task, name, psnr(degraded, truth), psnr(restored, truth)))
-    return scores
+
+    case: Case
+    images: dict[str, np.ndarray] = field(repr=False)
+    score: Score
+    seconds: dict[str, float]
 
 
-def summarise(scores: list[Score], key: str = "family") -> list[dict]:
-    """Mean PSNR of input and output and the gain by family (or `"task"`), in order of appearance; undamaged inputs count for nothing."""
-    rows = []
-    for group in dict.fromkeys(getattr(score, key) for score in scores):
-        members = [s for s in scores if getattr(s, key) == group]
-        finite = [s for s in members if np.isfinite(s.psnr_input) and np.isfinite(s.psnr_output)]
-        row = {key: group, "images": len(members), "psnr_input": None, "psnr_output": None, "gain": None}
-        if finite:
-            row["psnr_input"] = float(np.mean([s.psnr_input for s in finite]))
-            row["psnr_output"] = float(np.mean([s.psnr_output for s in finite]))
-            row["gain"] = row["psnr_output"] - row["psnr_input"]
-        elif members:
-            outputs = [s.psnr_output for s in members if np.isfinite(s.psnr_output)]
-            row["psnr_output"] = float(np.mean(outputs)) if outputs else None
-        rows.append(row)
-    return rows
+def measure(
+    suite: Suite,
+    pipeline: FoundIRPipeline | None = None,
+    *,
+    seed: int = 0,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    outputs: Sequence[Outputs] = (),
+    with_ceiling: bool = True,
+    with_baselines: bool = True,
+    **options: Any,
+) -> Iterator[Measurement]:
+    """Restores and scores a suite image by image, in its order; everything but `seconds` is the same in every run.
+
+    Args:
+        suite: From [`~foundir_hf.evaluation.suites.load_suite`].
+        pipeline: What to measure; `None` measures inputs, baselines and `outputs` only.
+        seed: Of the damage and of the restoration.
+        metrics: See [`Meter`].
+        outputs: Of other methods.
+        with_ceiling, with_baselines: What else to run.
+        options: Of [`FoundIRPipeline.__call__`].
+
+    Raises:
+        ValueError: For photographs that are missing or cannot be measured.
+        MissingExtraError, PerceptualUnavailableError: For a metric or baseline whose library is not installed.
+    """
+    suite.check()
+    meter = Meter(metrics, "cpu" if pipeline is None else pipeline.device)
+    if pipeline is not None:
+        pipeline.set_progress_bar_config(disable=True)
+    cases = (case for image_set in suite.sets for case in image_set.cases(seed))
+    for case in tqdm(cases, total=len(suite), desc="evaluating", mininterval=5):
+        images, seconds = {INPUT: case.degraded}, {}
+        runs = _baselines(case) if with_baselines else {}
+        baselines = tuple(runs)
+        if pipeline is not None:
+            runs = _pipeline_runs(pipeline, case, seed, options, with_ceiling) | runs
+        for name, run in runs.items():
+            start = time.perf_counter()
+            images[name] = np.asarray(run())
+            seconds[name] = time.perf_counter() - start
+        for other in outputs:
+            image = other.read(case)
+            if image is not None:
+                if other.name in images:
+                    raise ValueError(f"`outputs` must not be called {other.name!r}: that is a method of this run.")
+                images[other.name] = image
+        methods = {name: meter.measure(image, case.truth, channel=case.channel, crop=case.crop) for name, image in images.items()}
+        yield Measurement(case, images, Score(case.set, case.family, case.task, case.image, methods, baselines), seconds)
 
 
-def to_table(rows: list[dict]) -> str:
-    """A Markdown table of [`summarise`]'s rows."""
-    if not rows:
-        raise ValueError("`rows` must hold at least one row, got none.")
-    key = next(iter(rows[0]))
+def _pipeline_runs(
+    pipeline: FoundIRPipeline, case: Case, seed: int, options: dict[str, Any], with_ceiling: bool
+) -> dict[str, Callable[[], Any]]:
+    """Method -> how to run it; every run starts from the seed."""
 
-    def cell(value: float | None, form: str = ".2f") -> str:
-        return "-" if value is None else format(value, form)
+    def seeded() -> dict[str, Any]:
+        return {**options, "generator": torch.Generator().manual_seed(seed)}
 
-    lines = [f"| {key} | images | input dB | output dB | gain |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {r[key]} | {r['images']} | {cell(r['psnr_input'])} | {cell(r['psnr_output'])} | {cell(r['gain'], '+.2f')} |" for r in rows
-    ]
-    return "\n".join(lines)
+    image, truth = _as_input(case), case.truth
+    runs: dict[str, Callable[[], Any]] = {RESTORED: lambda: pipeline(image, **seeded()).images[0]}
+    if with_ceiling and truth is not None:
+        runs[CEILING] = lambda: ceiling(pipeline, image, truth, **seeded())
+    return runs
 
 
-def to_report(scores: list[Score], **context) -> dict:
-    """Everything as JSON-ready data: context, per family, per task, per image."""
-    finite = [{k: (v if v != float("inf") else None) for k, v in asdict(s).items()} for s in scores]
-    return {**context, "families": summarise(scores), "tasks": summarise(scores, "task"), "images": finite}
+def _baselines(case: Case) -> dict[str, Callable[[], Any]]:
+    """Baseline -> how to run it. Enlarging bicubically is no baseline: the input column is."""
+    runs: dict[str, Callable[[], Any]] = {}
+    if case.small is not None:
+        runs["lanczos"] = partial(enlarge, case.small, case.degraded.shape[:2], Image.Resampling.LANCZOS)
+    return runs | {name: partial(run_baseline, name, case.degraded) for name in case.baselines}
+
+
+def _as_input(case: Case) -> Image.Image | np.ndarray:
+    """What the pipeline is given: it takes numbers in [0, 1], so noise beyond black and white is clipped, but not rounded."""
+    if case.degraded.dtype == np.uint8:
+        return Image.fromarray(case.degraded)
+    return (case.degraded / 255).clip(0, 1).astype(np.float32)

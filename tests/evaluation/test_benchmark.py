@@ -1,16 +1,21 @@
+"""Measuring: every method on every image of a suite, the same in every run."""
+
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from PIL import Image
-from skimage.metrics import peak_signal_noise_ratio
 
-from foundir_hf.data.tasks import TASKS, get_task
-from foundir_hf.evaluation.benchmark import Score, degrade_image, evaluate, folder_pairs, psnr, summarise, to_report, to_table
+from foundir_hf.evaluation.benchmark import measure
+from foundir_hf.evaluation.ceiling import ceiling, truth_latents
+from foundir_hf.evaluation.metrics import psnr
+from foundir_hf.evaluation.outputs import Outputs
+from foundir_hf.evaluation.suites import Suite, folder_suite, load_suite
 
 
 def pixels(height: int = 32, width: int = 32, seed: int = 0) -> np.ndarray:
@@ -25,111 +30,113 @@ def save(path: Path, image: np.ndarray) -> Path:
     return path
 
 
-def test_psnr_equals_scikit_images():
-    for seed in range(5):
-        a, b = pixels(17, 23, seed), pixels(17, 23, seed + 10)
-        assert psnr(a, b) == pytest.approx(peak_signal_noise_ratio(b, a, data_range=255), abs=1e-6)
-    assert psnr(np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)) == 0  # no wrap-around of bytes
-    assert psnr(pixels(), pixels()) == math.inf
-
-
-def test_damage_depends_on_seed_task_and_name_alone():
-    truth = pixels(33, 47)
-    before = truth.copy()
-    first = degrade_image(truth, get_task("rain"), "a.png", 0)
-    assert first.shape == truth.shape
-    assert first.dtype == np.uint8
-    degrade_image(truth, get_task("rain"), "other.png", 0)
-    assert np.array_equal(first, degrade_image(truth, get_task("rain"), "a.png", 0))
-    assert not np.array_equal(first, degrade_image(truth, get_task("rain"), "b.png", 0))
-    assert not np.array_equal(first, degrade_image(truth, get_task("rain"), "a.png", 1))
-    noises = [degrade_image(np.full((32, 32, 3), 128, np.uint8), get_task(t), "a.png", 0) for t in ("gaussian_noise", "camera_noise")]
-    signs = [np.sign(noise.astype(int) - 128).ravel() for noise in noises]
-    assert abs(np.corrcoef(*signs)[0, 1]) < 0.1  # tasks do not share their random numbers
-    assert np.array_equal(truth, before)
-    assert np.array_equal(degrade_image(truth, get_task("clean"), "a.png", 0), truth)
-
-
-def test_folder_pairs_share_stems_and_small_inputs_are_enlarged(tmp_path):
-    truth, small = pixels(32, 48), pixels(16, 24, seed=1)
-    save(tmp_path / "GT" / "b.png", truth)
-    save(tmp_path / "GT" / "a.png", truth[::-1])
-    save(tmp_path / "LQ" / "a.bmp", truth)
-    save(tmp_path / "LQ" / "b.png", small)
-    save(tmp_path / "LQ" / "unused.png", small)
-    first, second = folder_pairs("real", tmp_path, None)
-    assert first[:3] == ("real", "real", "a.png")
-    assert np.array_equal(first[3], truth)
-    assert np.array_equal(first[4], truth[::-1])
-    assert second[2] == "b.png"
-    assert second[3].shape == truth.shape
-    assert np.abs(second[3][1::2, 1::2].astype(int) - small).mean() < 25  # the same picture, larger
-    assert len(list(folder_pairs("real", tmp_path, 1))) == 1
-
-
-def test_a_truth_without_a_partner_is_refused_by_name(tmp_path):
-    save(tmp_path / "GT" / "a.png", pixels())
-    save(tmp_path / "LQ" / "b.png", pixels())
-    with pytest.raises(ValueError, match=r"GT/a.png has no partner in LQ/"):
-        list(folder_pairs("real", tmp_path, None))
-
-
-SCORES = [
-    Score("noise", "gaussian_noise", "a.png", 20.0, 26.0),
-    Score("clean", "clean", "a.png", math.inf, 40.0),
-    Score("noise", "camera_noise", "a.png", 30.0, 31.0),
-    Score("noise", "gaussian_noise", "b.png", 22.0, math.inf),
-    Score("clean", "clean", "b.png", math.inf, math.inf),
-    Score("same", "same", "b.png", math.inf, math.inf),
-]
-
-
-def test_summaries_average_finite_scores_by_group_in_order_of_appearance():
-    rows = summarise(SCORES)
-    assert [row["family"] for row in rows] == ["noise", "clean", "same"]
-    assert rows[0] == {"family": "noise", "images": 3, "psnr_input": 25.0, "psnr_output": 28.5, "gain": 3.5}
-    assert rows[1] == {"family": "clean", "images": 2, "psnr_input": None, "psnr_output": 40.0, "gain": None}
-    assert rows[2] == {"family": "same", "images": 1, "psnr_input": None, "psnr_output": None, "gain": None}
-    assert [(row["task"], row["images"]) for row in summarise(SCORES, "task")[:3]] == [
-        ("gaussian_noise", 2),
-        ("clean", 2),
-        ("camera_noise", 1),
-    ]
-
-
-def test_tables_are_markdown_with_a_dash_for_what_is_infinite():
-    assert to_table(summarise(SCORES)).splitlines() == [
-        "| family | images | input dB | output dB | gain |",
-        "|---|---|---|---|---|",
-        "| noise | 3 | 25.00 | 28.50 | +3.50 |",
-        "| clean | 2 | - | 40.00 | - |",
-        "| same | 1 | - | - | - |",
-    ]
-
-
-def test_reports_are_strict_json(tmp_path):
-    report = to_report(SCORES, checkpoint="tiny", seed=0)
-    parsed = json.loads(json.dumps(report, allow_nan=False))
-    assert parsed == report
-    assert (parsed["checkpoint"], parsed["seed"]) == ("tiny", 0)
-    assert parsed["images"][1] == {"family": "clean", "task": "clean", "image": "a.png", "psnr_input": None, "psnr_output": 40.0}
-    assert len(parsed["families"]) == 3
-    assert len(parsed["tasks"]) == 4
-
-
-def test_evaluation_scores_every_task_on_every_photograph_and_every_pair(pipeline, tmp_path):
-    for name, seed in (("a.png", 0), ("b.png", 1), ("c.png", 2)):
+@pytest.fixture
+def suite(tmp_path) -> Suite:
+    """Two photographs, damaged in three ways; a pair for super-resolution; a photograph without a truth."""
+    for name, seed in (("a.png", 0), ("b.png", 1)):
         save(tmp_path / "clean" / name, pixels(seed=seed))
-    save(tmp_path / "set" / "GT" / "x.png", pixels(seed=3))
-    save(tmp_path / "set" / "LQ" / "x.png", pixels(seed=4))
-    options = {"clean": tmp_path / "clean", "paired": {"set": tmp_path / "set"}, "seed": 5, "limit": 2}
-    scores = evaluate(pipeline, **options)
-    expected = [(task, image) for image in ("a.png", "b.png") for task in TASKS] + [("set", "x.png")]
-    assert [(score.task, score.image) for score in scores] == expected
-    for score in scores[: len(TASKS)]:
-        assert score.family == TASKS[score.task].family
-        assert score.psnr_input == psnr(degrade_image(pixels(seed=0), TASKS[score.task], "a.png", 5), pixels(seed=0))
-        assert math.isfinite(score.psnr_output)
-    assert scores[-1].psnr_input == psnr(pixels(seed=4), pixels(seed=3))
-    assert evaluate(pipeline, **{**options, "clean": None}) == scores[-1:]
-    assert json.dumps(to_report(scores), allow_nan=False)
+    save(tmp_path / "small" / "GT" / "x.png", pixels(40, 48))
+    save(tmp_path / "small" / "LQ" / "x.png", pixels(20, 24))
+    save(tmp_path / "real" / "r.png", pixels(24, 24))
+    entries = [
+        {"clean": "clean", "tasks": ["gaussian_noise", "clean", {"protocol": "noise", "sigma": 50}]},
+        {"paired": "small", "channel": "y", "crop": 4, "baselines": ["low_resolution"]},
+        {"unpaired": "real", "crop": 4},
+    ]
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump({"sets": entries}))
+    return load_suite(tmp_path / "suite.yaml", tmp_path)
+
+
+METRICS = ("psnr", "ssim")
+
+
+def test_every_method_is_scored_on_every_image(pipeline, suite):
+    found = list(measure(suite, pipeline, seed=5, metrics=METRICS))
+    expected = [(task, image) for task in ("gaussian_noise", "clean", "noise_sigma_50") for image in ("a.png", "b.png")]
+    assert [(m.score.task, m.score.image) for m in found] == [*expected, ("small", "x.png"), ("real", "r.png")]
+    noisy, clean, rough, small, real = (found[i] for i in (0, 2, 4, 6, 7))
+    assert list(noisy.score.methods) == ["input", "restored", "ceiling", "nlm", "total_variation"]
+    assert noisy.score.baselines == ("nlm", "total_variation")
+    for name, image in noisy.images.items():
+        assert noisy.score.methods[name]["psnr"] == psnr(image, pixels(seed=0))
+    assert clean.score.methods["input"] == {"psnr": math.inf, "ssim": pytest.approx(1)}
+    assert math.isfinite(clean.score.methods["restored"]["psnr"] or 0)
+    assert rough.images["input"].dtype == np.float64
+    assert rough.score.methods["input"]["psnr"] == pytest.approx(20 * math.log10(255 / 50), abs=0.3)
+    assert list(small.score.methods) == ["input", "restored", "ceiling", "lanczos", "unsharp_fine", "unsharp"]
+    assert all(image.shape == (40, 48, 3) for image in small.images.values())
+    assert real.score.methods == {"input": {"psnr": None, "ssim": None}, "restored": {"psnr": None, "ssim": None}}
+    assert set(small.seconds) == set(small.images) - {"input"}
+    assert all(value > 0 for value in small.seconds.values())
+
+
+def test_the_restoration_is_the_pipeline_s_with_the_seed_and_options_given(pipeline, suite):
+    first = next(measure(suite, pipeline, seed=5, metrics=METRICS, fidelity=0.5))
+    assert first.case.degraded.dtype == np.uint8
+    alone = pipeline(Image.fromarray(first.case.degraded), generator=torch.Generator().manual_seed(5), fidelity=0.5).images[0]
+    assert np.array_equal(first.images["restored"], np.asarray(alone))
+
+
+def test_two_runs_are_equal_and_another_seed_is_not(pipeline, suite, tmp_path):
+    suite = load_suite(tmp_path / "suite.yaml", tmp_path, limit=1)
+    first, second = ([m.score for m in measure(suite, pipeline, seed=1, metrics=METRICS)] for _ in range(2))
+    assert first == second
+    assert next(measure(suite, pipeline, seed=2, metrics=METRICS)).score != first[0]
+
+
+def test_what_is_not_asked_for_is_not_run(pipeline, suite):
+    bare = list(measure(suite, pipeline, metrics=("psnr",), with_ceiling=False, with_baselines=False))
+    assert {tuple(m.score.methods) for m in bare} == {("input", "restored")}
+    assert all(m.score.baselines == () for m in bare)
+    without_model = list(measure(suite, metrics=("psnr",)))
+    assert list(without_model[0].score.methods) == ["input", "nlm", "total_variation"]
+    assert list(without_model[-1].score.methods) == ["input"]
+
+
+def test_other_methods_are_scored_where_they_have_outputs(suite, tmp_path):
+    save(tmp_path / "DnCNN" / "small" / "x.png", pixels(40, 48, seed=9))
+    other = Outputs("DnCNN", tmp_path / "DnCNN", suite)
+    found = list(measure(suite, metrics=("psnr",), outputs=[other], with_baselines=False))
+    assert [("DnCNN" in m.score.methods) for m in found] == [False] * 6 + [True, False]
+    assert "DnCNN" not in found[6].score.baselines
+    with pytest.raises(ValueError, match="must not be called 'input'"):
+        list(measure(suite, outputs=[Outputs("input", tmp_path / "DnCNN", suite)], metrics=("psnr",)))
+
+
+def test_missing_photographs_are_told_before_anything_is_measured(tmp_path):
+    save(tmp_path / "clean" / "a.png", pixels())
+    with pytest.raises(ValueError, match="nowhere"):
+        next(measure(folder_suite([tmp_path / "clean"], [tmp_path / "nowhere"]), metrics=("psnr",)))
+
+
+# Ceiling
+
+
+def test_the_ceiling_is_the_truth_through_the_autoencoder(pipeline):
+    truth, degraded = pixels(32, 48), pixels(32, 48, seed=1)
+    with torch.no_grad():
+        image = torch.from_numpy(truth).permute(2, 0, 1)[None].float() / 127.5 - 1
+        decoded = pipeline.vae.decode(pipeline.vae.encode(image).latent_dist.mode(), fidelity=0).sample
+    expected = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round()[0].permute(1, 2, 0).numpy()
+    result = np.asarray(ceiling(pipeline, Image.fromarray(degraded), truth, fidelity=0.0))
+    assert np.abs(result - expected).max() <= 1
+    other = np.asarray(ceiling(pipeline, Image.fromarray(degraded), degraded, fidelity=0.0))
+    assert not np.array_equal(result, other)  # without the photograph all of it comes from the latents
+
+
+def test_the_ceiling_looks_at_the_degraded_image_as_far_as_fidelity_says(pipeline):
+    truth = pixels(32, 48)
+    full = [np.asarray(ceiling(pipeline, Image.fromarray(pixels(32, 48, seed=s)), truth, fidelity=1.0)) for s in (1, 2)]
+    none = [np.asarray(ceiling(pipeline, Image.fromarray(pixels(32, 48, seed=s)), truth, fidelity=0.0)) for s in (1, 2)]
+    assert not np.array_equal(*full)
+    assert np.array_equal(*none)
+
+
+@pytest.mark.parametrize("size", [(33, 47), (7, 5), (96, 64)])
+def test_latents_of_any_size_fit_the_pipeline_s(pipeline, size):
+    truth = pixels(*size)
+    latents = truth_latents(pipeline, truth, tile_size=64, tile_overlap=32)
+    multiple, scale = pipeline.size_multiple, pipeline.latent_scale_factor
+    assert latents.shape[2:] == tuple(-(-side // multiple) * multiple // scale for side in size)
+    result = ceiling(pipeline, Image.fromarray(truth), truth, tile_size=64, tile_overlap=32, num_inference_steps=2)
+    assert np.asarray(result).shape == truth.shape

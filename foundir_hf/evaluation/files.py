@@ -1,0 +1,25 @@
+"""Files that measuring reads: photographs as arrays, fingerprints of data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ..photo import read_photo
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """`(height, width, 3)`, `uint8`, upright. Raises [`~foundir_hf.photo.PhotoError`]."""
+    return np.asarray(read_photo(path).image.convert("RGB"))
+
+
+def hash_files(root: Path, files: Iterable[Path]) -> str:
+    """SHA-256 over names relative to `root` and contents, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in files):
+        digest.update(f"{name}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

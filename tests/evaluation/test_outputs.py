@@ -1,0 +1,87 @@
+"""Inputs for other methods, and their outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from foundir_hf.evaluation.outputs import Outputs, write_inputs
+from foundir_hf.evaluation.suites import Suite, load_suite
+
+
+def pixels(height: int = 32, width: int = 32, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path: Path, image: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    return path
+
+
+@pytest.fixture
+def suite(tmp_path) -> Suite:
+    save(tmp_path / "clean" / "deep" / "a.jpg", pixels())
+    save(tmp_path / "small" / "GT" / "x.png", pixels(40, 48))
+    save(tmp_path / "small" / "LQ" / "x.png", pixels(20, 24))
+    entries = [{"clean": "clean", "tasks": ["haze", {"protocol": "noise", "sigma": 50}]}, {"paired": "small"}]
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump({"sets": entries}))
+    return load_suite(tmp_path / "suite.yaml", tmp_path)
+
+
+def test_inputs_are_written_without_loss(suite, tmp_path):
+    assert write_inputs(suite, tmp_path / "in", seed=3) == 3
+    written = sorted(p.relative_to(tmp_path / "in").as_posix() for p in (tmp_path / "in").rglob("*") if p.is_file())
+    assert written == ["clean/haze/deep/a.png", "clean/noise_sigma_50/deep/a.npy", "small/x.png"]
+    haze, noise = suite.sets[0].cases(3)
+    (small,) = suite.sets[1].cases(3)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "in" / written[0])), haze.degraded)
+    assert np.array_equal(np.load(tmp_path / "in" / written[1], allow_pickle=False), noise.degraded.astype(np.float32))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "in" / written[2])), small.small)
+
+
+def test_written_inputs_come_back_as_outputs(suite, tmp_path):
+    write_inputs(suite, tmp_path / "in", seed=3)
+    (tmp_path / "in" / "small" / "x.png").unlink()
+    outputs = Outputs("nothing", tmp_path / "in", suite)
+    haze, noise = suite.sets[0].cases(3)
+    image = outputs.read(haze)
+    assert image is not None
+    assert np.array_equal(image, haze.degraded)
+    assert outputs.read(noise) is None  # no image there: a task this method did not do
+    assert outputs.read(next(suite.sets[1].cases(3))) is None
+
+
+def test_outputs_of_a_single_set_may_lie_flat_in_any_format(suite, tmp_path):
+    single = Suite("one", suite.sets[1:])
+    save(tmp_path / "flat" / "x.bmp", pixels(40, 48, seed=5))
+    image = Outputs("SPAN", tmp_path / "flat", single).read(next(single.sets[0].cases(0)))
+    assert image is not None
+    assert np.array_equal(image, pixels(40, 48, seed=5))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, r"`outputs` 'SPAN': .*out holds none of small"),
+        ({"small/y.png": (40, 48)}, r"out holds no image called small/x"),
+        ({"small/x.png": (20, 24)}, r"x.png: must have 48x40 pixels, got 24x20"),
+        ({"small/x.png": (40, 48), "small/x.bmp": (40, 48)}, r"x.bmp and x.png, which share a stem"),
+    ],
+)
+def test_outputs_that_do_not_fit_are_refused(suite, tmp_path, files, message):
+    (tmp_path / "out").mkdir()
+    for name, size in files.items():
+        save(tmp_path / "out" / name, pixels(*size))
+    single = Suite("one", suite.sets[1:])
+    with pytest.raises(ValueError, match=message):
+        Outputs("SPAN", tmp_path / "out", single).read(next(single.sets[0].cases(0)))
+
+
+def test_a_folder_that_is_none_is_refused(suite, tmp_path):
+    with pytest.raises(ValueError, match=r"`outputs` 'SPAN' must be a folder"):
+        Outputs("SPAN", tmp_path / "nowhere", suite)
