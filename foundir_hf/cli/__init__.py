@@ -6,10 +6,10 @@ import argparse
 import sys
 
 from .. import __version__
-from . import demo, evaluate, export, info, restore
+from . import degrade, demo, evaluate, export, info, restore, tasks
 from .common import Parser, UsageError, quiet_libraries
 
-VERBS = (restore, demo, evaluate, info, export)
+VERBS = (restore, demo, evaluate, info, export, tasks, degrade)
 
 
 def main(argv: list[str] | None = None) -> int:

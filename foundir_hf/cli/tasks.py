@@ -1,0 +1,89 @@
+"""`foundir tasks`: the sub-tasks, as a table and as pictures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .common import UsageError, check_writable, whole
+
+if TYPE_CHECKING:
+    from ..data.tasks import Task
+
+WIDTH = 400  # pixels: weather and lens damage are made for photographs, not for thumbnails
+
+
+def add_parser(commands) -> None:
+    """Adds the verb to the command line."""
+    parser = commands.add_parser("tasks", help="list the sub-tasks, or draw them all")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="write a contact sheet instead (JPEG or PNG)")
+    parser.add_argument("--image", type=Path, action="append", metavar="IMAGE", help="of the sheet; repeatable (default: samples)")
+    parser.add_argument("--family", action="append", metavar="NAME", help="only this family; repeatable")
+    parser.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, help="same seed, same pictures (default: 0)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints the table, or writes the sheet."""
+    from ..data.tasks import TASKS
+
+    families = list(dict.fromkeys(task.family for task in TASKS.values()))
+    unknown = sorted(set(arguments.family or ()) - set(families))
+    if unknown:
+        raise UsageError(f"`--family` must be one of {', '.join(families)}; got {unknown[0]!r}.")
+    tasks = [task for task in TASKS.values() if not arguments.family or task.family in arguments.family]
+    if arguments.sheet is None:
+        print(to_table(tasks))
+        return
+    check_writable(arguments.sheet.parent)
+    from ..photo import PhotoError
+
+    try:
+        write_sheet(tasks, arguments.sheet, arguments.image, arguments.seed)
+    except (PhotoError, ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    print(f"{arguments.sheet}: {len(tasks)} sub-tasks")
+
+
+def to_table(tasks: Sequence[Task]) -> str:
+    """A Markdown table, a row a task."""
+    from ..data.tasks import STAGES
+
+    lines = ["| name | family | where | removes | ranges | reference |", "|---|---|---|---|---|---|"]
+    for task in tasks:
+        ranges = ", ".join(f"{key} {_text(value)}" for key, value in task.ranges.items()) or "defaults"
+        lines.append(f"| {task.name} | {task.family} | {STAGES[task.stage]} | {', '.join(task.removes)} | {ranges} | {task.reference} |")
+    return "\n".join([*lines, "", f"{len(tasks)} sub-tasks in {len({task.family for task in tasks})} families"])
+
+
+def write_sheet(tasks: Sequence[Task], path: Path, images: Sequence[Path] | None, seed: int) -> None:
+    """Writes a picture of every task, on `images` in turn; left out, the sample photographs."""
+    import numpy as np
+    from PIL import Image, ImageOps
+    from tqdm.auto import tqdm
+
+    from ..data.photos import list_photos
+    from ..evaluation.damage import degrade_image
+    from ..evaluation.suites import SAMPLES
+    from ..photo import read_photo
+    from ..pictures import contact_sheet, write_picture
+
+    files = images or list_photos(SAMPLES)
+    size = (WIDTH, WIDTH * 2 // 3)
+    photos = [np.asarray(ImageOps.fit(read_photo(file).image.convert("RGB"), size, Image.Resampling.LANCZOS)) for file in files]
+    cells = []
+    for number, task in enumerate(tqdm(tasks, desc="degrading", disable=None)):
+        which = number % len(files)
+        cells.append((task.name, Image.fromarray(degrade_image(photos[which], task, files[which].name, seed))))
+    write_picture(contact_sheet(cells, columns=5, width=WIDTH), path)
+
+
+def _text(value: Any) -> str:
+    """Ranges as `low..high`, ingredients by their names."""
+    from ..data.tasks import Task
+
+    if isinstance(value, tuple) and all(isinstance(part, Task) for part in value):
+        return " + ".join(part.name.removeprefix("mild_") for part in value)
+    return "..".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)

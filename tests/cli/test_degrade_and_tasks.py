@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foundir_hf.cli import main
+from foundir_hf.data.tasks import TASKS
+
+
+@pytest.fixture
+def original(tmp_path, photo):
+    path = tmp_path / "photo.png"
+    photo.save(path)
+    return path
+
+
+def degrade(original, *options: str) -> int:
+    return main(["degrade", str(original), *options])
+
+
+def test_degrade_writes_the_damage_and_keeps_the_size_and_the_original(tmp_path, original, photo):
+    before = original.read_bytes()
+    assert degrade(original, "--task", "jpeg", "-o", str(tmp_path / "out.png")) == 0
+    result = Image.open(tmp_path / "out.png")
+    assert result.size == photo.size
+    assert (np.asarray(result) != np.asarray(photo)).any()
+    assert original.read_bytes() == before
+
+
+def test_degrade_is_decided_by_its_seed(tmp_path, original):
+    for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        assert degrade(original, "--task", "gaussian_noise", "--seed", seed, "-o", str(tmp_path / f"{name}.png")) == 0
+    a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_degrade_keeps_transparency(tmp_path, photo):
+    alpha = Image.fromarray(np.arange(photo.width * photo.height).reshape(photo.height, photo.width).astype(np.uint8))
+    photo.putalpha(alpha)
+    photo.save(tmp_path / "alpha.png")
+    assert degrade(tmp_path / "alpha.png", "--task", "haze", "-o", str(tmp_path / "out.png")) == 0
+    assert (np.asarray(Image.open(tmp_path / "out.png"))[..., 3] == np.asarray(alpha)).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--task", "fog", "-o", "out.png"], "`--task` must be one of"),
+        (["--task", "jpeg", "-o", "photo.png"], "never overwritten"),
+        (["--task", "jpeg", "-o", "taken.png"], "pass --overwrite"),
+        (["--task", "jpeg", "-o", "."], "is a folder"),
+        (["--task", "jpeg", "-o", "out.gif"], "cannot write .gif"),
+        (["--task", "jpeg", "-o", "taken.png/out.png"], "taken.png is a file"),
+    ],
+)
+def test_degrade_tells_what_is_wrong_in_one_line(tmp_path, original, monkeypatch, capsys, options, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken.png").write_bytes(b"mine")
+    assert main(["degrade", "photo.png", *options]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert (tmp_path / "taken.png").read_bytes() == b"mine"
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_missing_photograph_is_named(tmp_path, capsys):
+    assert main(["degrade", str(tmp_path / "no.png"), "--task", "jpeg", "-o", str(tmp_path / "out.png")]) == 2
+    assert "no.png: no such file" in capsys.readouterr().err
+
+
+def test_the_table_lists_every_task_once(capsys):
+    assert main(["tasks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:] if line.startswith("|")] == list(TASKS)
+    assert lines[-1].startswith(f"{len(TASKS)} sub-tasks")
+
+
+def test_a_family_can_be_picked_and_a_wrong_one_is_named(capsys):
+    assert main(["tasks", "--family", "noise"]) == 0
+    out = capsys.readouterr().out
+    assert "| gaussian_noise | noise |" in out
+    assert "jpeg" not in out
+    assert main(["tasks", "--family", "noize"]) == 2
+    assert "'noize'" in capsys.readouterr().err
+
+
+def test_the_sheet_shows_the_tasks_of_a_family(tmp_path, original, capsys):
+    sheet = tmp_path / "sheet.png"
+    assert main(["tasks", "--family", "noise", "--sheet", str(sheet), "--image", str(original)]) == 0
+    count = sum(task.family == "noise" for task in TASKS.values())
+    assert f"{count} sub-tasks" in capsys.readouterr().out
+    assert Image.open(sheet).width == 5 * 400
