@@ -6,10 +6,10 @@ import argparse
 import sys
 
 from .. import __version__
-from . import degrade, demo, evaluate, export, info, restore, tasks
+from . import degrade, demo, evaluate, export, info, pack, restore, tasks
 from .common import Parser, UsageError, quiet_libraries
 
-VERBS = (restore, demo, evaluate, info, export, tasks, degrade)
+VERBS = (restore, demo, evaluate, info, export, tasks, degrade, pack)
 
 
 def main(argv: list[str] | None = None) -> int:

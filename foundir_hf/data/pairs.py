@@ -1,15 +1,21 @@
-"""Training pairs made on the device: clean crops, a task for each, and its damage."""
+"""Training pairs made on the device: crops, a task for each, and its damage."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
+from .augmentation import tone_jitter
+from .fitness import is_fit, task_called
 from .photos import PhotoBank
 from .tasks import get_task
+
+if TYPE_CHECKING:
+    from .cleaning import Verdict
 
 
 @dataclass
@@ -29,17 +35,70 @@ class PairBatch:
     tasks: list[str]
 
 
-class PairSource:
-    """Draws pairs; batch number `step` depends on `seed` and `step` alone, so that an interrupted run goes on where it was.
+def make_batch(
+    hq: torch.Tensor,
+    lq: Sequence[torch.Tensor | None],
+    tasks: Sequence[str],
+    crop_size: int,
+    thumbnail_size: int,
+    generator: torch.Generator,
+    tone_share: float = 0.0,
+) -> PairBatch:
+    """Degrades crops by their tasks, unless they bring their LQ, and cuts the training crops out of them.
 
     Args:
-        photos: The clean photographs.
+        hq: Clean surroundings, `uint8`, `(batch, 3, context, context)`, on the generator's device.
+        lq: The same degraded, or `None` for those to be degraded by the task of the same number.
+        tasks: Of each image; names of the task table where `lq` is `None`.
+        crop_size: Side of the training crops.
+        thumbnail_size: Side of the thumbnails.
+        generator: Of everything random.
+        tone_share: Share of the clean crops that get another tone first, see
+            [`~foundir_hf.data.augmentation.tone_jitter`]; pairs keep theirs.
+    """
+    clean = hq.float() / 255
+    alone = [i for i, given in enumerate(lq) if given is None]
+    if tone_share and alone:
+        clean[alone] = tone_jitter(clean[alone], generator, share=tone_share)
+    degraded = torch.empty_like(clean)
+    for i, given in enumerate(lq):
+        if given is not None:
+            degraded[i] = given.float() / 255
+    drawn = [name if given is None else None for given, name in zip(lq, tasks, strict=True)]
+    for name in sorted({name for name in drawn if name is not None}):  # images of the same task are degraded together
+        members = [i for i, task in enumerate(drawn) if task == name]
+        degraded[members] = get_task(name).degrade(clean[members], generator)
+    degraded = (degraded * 255).round() / 255  # a file has 8 bits
+
+    thumbnail = F.adaptive_avg_pool2d(degraded, thumbnail_size)
+    # The JPEG grid starts anywhere in a crop, as it does in a cropped photograph.
+    room = clean.shape[-1] - crop_size + 1
+    top, left = torch.randint(room, (2,), generator=generator, device=clean.device).tolist()
+    window = (..., slice(top, top + crop_size), slice(left, left + crop_size))
+    return PairBatch(hq=clean[window] * 2 - 1, lq=degraded[window] * 2 - 1, thumbnail=thumbnail * 2 - 1, tasks=list(tasks))
+
+
+def step_generator(seed: int, step: int, device: torch.device | str) -> torch.Generator:
+    """The random numbers of one step; the objective goes on drawing from it after the batch is made."""
+    # A large odd factor keeps the streams of neighbouring seeds apart.
+    return torch.Generator(device).manual_seed((seed * 1_000_003 + step) % 2**63)
+
+
+class PairSource:
+    """Draws pairs from memory; batch number `step` depends on `seed` and `step` alone, so that an interrupted run goes on where it was.
+
+    The task is drawn first, then one of the photographs that are fit for it. Samples that bring their LQ keep it and their task.
+
+    Args:
+        photos: The samples.
         proportions: Share of each task, by name; normalised here.
         batch_size: Pairs a batch.
         crop_size: Side of the crops.
         context_size: Side of the surroundings that are degraded together with the crop, so that its thumbnail shows more than the crop.
         thumbnail_size: Side of the thumbnail.
         seed: Of the whole stream.
+        verdicts: Of the cleaning manifest, by sample name.
+        tone_share: See [`make_batch`].
     """
 
     def __init__(
@@ -51,6 +110,8 @@ class PairSource:
         context_size: int,
         thumbnail_size: int = 64,
         seed: int = 0,
+        verdicts: Mapping[str, Verdict] | None = None,
+        tone_share: float = 0.0,
     ):
         if context_size < crop_size:
             raise ValueError(f"`context_size` must be at least `crop_size` {crop_size}, got {context_size}.")
@@ -58,32 +119,37 @@ class PairSource:
         self.tasks = [get_task(name) for name in proportions]
         self.weights = torch.tensor(list(proportions.values()), dtype=torch.float, device=photos.device)
         self.batch_size, self.crop_size, self.context_size = batch_size, crop_size, context_size
-        self.thumbnail_size, self.seed = thumbnail_size, seed
+        self.thumbnail_size, self.seed, self.tone_share = thumbnail_size, seed, tone_share
+        judged = [(sample, (verdicts or {}).get(sample.name)) for sample in photos.samples]
+        # Of each task, the numbers of the photographs that are fit for it. A pair has a task of its own.
+        self.fit = [
+            [i for i, (s, v) in enumerate(judged) if is_fit(v, task if s.lq is None else task_called(s.task))] for task in self.tasks
+        ]
+        idle = [task.name for task, fit, share in zip(self.tasks, self.fit, proportions.values(), strict=True) if share > 0 and not fit]
+        if idle:
+            raise ValueError(f"No photograph is fit for {', '.join(idle)}: the cleaning manifest leaves nothing to learn from.")
 
     def generator(self, step: int) -> torch.Generator:
-        """The random numbers of one step; the objective goes on drawing from it after the batch is made."""
-        # A large odd factor keeps the streams of neighbouring seeds apart.
-        return torch.Generator(self.photos.device).manual_seed((self.seed * 1_000_003 + step) % 2**63)
+        """The random numbers of one step, see [`step_generator`]."""
+        return step_generator(self.seed, step, self.photos.device)
 
     def batch(self, generator: torch.Generator) -> PairBatch:
         """One batch, drawn from `generator`."""
         device = self.photos.device
-        clean = self.photos.crops(self.batch_size, self.context_size, generator)
         drawn = torch.multinomial(self.weights, self.batch_size, replacement=True, generator=generator).tolist()
-        degraded = torch.empty_like(clean)
-        for index in sorted(set(drawn)):  # images of the same task are degraded together
-            members = [i for i, task in enumerate(drawn) if task == index]
-            degraded[members] = self.tasks[index].degrade(clean[members], generator)
-        degraded = (degraded * 255).round() / 255  # a file has 8 bits
+        draws = torch.rand(self.batch_size, generator=generator, device=device).tolist()
+        which = [self.fit[task][int(draw * len(self.fit[task]))] for task, draw in zip(drawn, draws, strict=True)]
+        hq, lq = self.photos.crops(which, self.context_size, generator)
+        samples = [self.photos.samples[i] for i in which]
+        tasks = [s.task or self.tasks[i].name for i, s in zip(drawn, samples, strict=True)]
+        return make_batch(hq, lq, tasks, self.crop_size, self.thumbnail_size, generator, self.tone_share)
 
-        thumbnail = F.adaptive_avg_pool2d(degraded, self.thumbnail_size)
-        # The JPEG grid starts anywhere in a crop, as it does in a cropped photograph.
-        room = self.context_size - self.crop_size + 1
-        top, left = torch.randint(room, (2,), generator=generator, device=device).tolist()
-        window = (..., slice(top, top + self.crop_size), slice(left, left + self.crop_size))
-        return PairBatch(
-            hq=clean[window] * 2 - 1,
-            lq=degraded[window] * 2 - 1,
-            thumbnail=thumbnail * 2 - 1,
-            tasks=[self.tasks[i].name for i in drawn],
-        )
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: batches follow from their numbers."""
+        return {}
+
+    def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Nothing to do, see [`state_dict`]."""
+
+    def close(self) -> None:
+        """Nothing to end."""

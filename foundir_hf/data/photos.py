@@ -1,17 +1,18 @@
-"""Clean photographs, decoded once and kept in memory, on the device that trains."""
+"""Clean photographs: files of a folder, and samples decoded once and kept in memory, on the device that trains."""
 
 from __future__ import annotations
 
 import csv
 import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image, ImageOps
 from tqdm.auto import tqdm
+
+from .samples import Sample, SampleError, Source, cut
 
 logger = logging.getLogger(__name__)
 
@@ -22,17 +23,17 @@ def list_photos(folder: str | Path, split: str | None = None) -> list[Path]:
     """The photographs of a folder, sorted by path.
 
     Args:
-        folder: Searched recursively. If it holds a `manifest.csv` with columns `file` and `split`, that decides instead.
-        split: Keep only the manifest's rows with this split. Ignored without a manifest.
+        folder: Searched recursively. If it holds a `manifest.csv` with a column `file`, its rows decide instead; any other `manifest.csv`
+            is somebody else's and ignored.
+        split: Keep only the rows whose column `split` says so. Ignored without such a manifest or without that column.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"`folder` must be an existing directory of photographs, got {str(folder)!r}.")
-    manifest = folder / "manifest.csv"
-    if manifest.is_file():
-        with manifest.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if split is None or row["split"] == split]
-        paths = sorted(folder / row["file"] for row in rows)
+    rows = _manifest_rows(folder / "manifest.csv")
+    if rows is not None:
+        # A row that ends early has None in its last columns.
+        paths = sorted(folder / row["file"] for row in rows if row["file"] and (split is None or row.get("split", split) == split))
     else:
         paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
@@ -40,62 +41,84 @@ def list_photos(folder: str | Path, split: str | None = None) -> list[Path]:
     return paths
 
 
-class PhotoBank:
-    """Photographs as `uint8` tensors on one device, and random crops of them.
+def _manifest_rows(path: Path) -> list[dict[str, str]] | None:
+    if not path.is_file():
+        return None
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if "file" in (reader.fieldnames or ()):
+                return list(reader)
+    except (UnicodeDecodeError, csv.Error):
+        pass
+    logger.warning("Ignored %s: it has no column `file`.", path)
+    return None
+
+
+class CleanFiles(Source):
+    """Clean photographs as files.
 
     Args:
-        paths: Files to decode. One that cannot be decoded is named in the log and skipped.
-        device: Where the pixels live: 468 megapixels take 1.4 GB.
+        paths: The files.
+        root: Samples are called by their paths relative to it; left out, by the paths as given.
     """
 
-    def __init__(self, paths: list[Path], device: torch.device | str = "cpu"):
-        def decode(path: Path) -> torch.Tensor | None:
-            try:
-                with Image.open(path) as image:
-                    pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
-                logger.warning("Skipped %s: %s", path, error)
-                return None
-            return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous().to(device)
-
-        with ThreadPoolExecutor(4) as pool:
-            decoded = list(tqdm(pool.map(decode, paths), total=len(paths), desc="decoding photographs", mininterval=5))
-        self.photos = [photo for photo in decoded if photo is not None]
-        self.device = torch.device(device)
-        if not self.photos:
-            raise ValueError(f"None of the {len(paths)} photographs could be decoded.")
+    def __init__(self, paths: Sequence[Path], root: Path | None = None):
+        self.paths, self.root = list(paths), root
 
     def __len__(self) -> int:
-        return len(self.photos)
+        return len(self.paths)
 
-    def crops(self, batch_size: int, size: int, generator: torch.Generator, max_shrink: float = 6.0) -> torch.Tensor:
-        """Random crops `(batch_size, 3, size, size)` in [0, 1], each shrunk by up to `max_shrink` and mirrored half the time.
+    def name(self, index: int) -> str:
+        path = self.paths[index]
+        return (path.relative_to(self.root) if self.root else path).as_posix()
 
-        Shrinking widens the view and hides what noise and blur a photograph has of its own. Photographs smaller than a crop are mirrored
-        outwards.
-        """
-        draws = torch.rand(batch_size, 5, generator=generator, device=generator.device).tolist()
-        crops = []
-        for which, shrink, top, left, flip in draws:
-            photo = self.photos[int(which * len(self.photos))]
-            largest = min(max_shrink, min(photo.shape[1:]) / size)
-            side = round(size * (1 + shrink**2 * max(0.0, largest - 1)))  # squared: full detail often, wide views now and then
-            photo = _pad_to(photo, side)
-            y, x = (int(draw * (extent - side + 1)) for draw, extent in zip((top, left), photo.shape[1:], strict=True))
-            crop = photo[None, :, y : y + side, x : x + side].float() / 255
-            if side != size:
-                # Bicubic: as crisp as a small file from a camera.
-                crop = F.interpolate(crop, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
-            crops.append(crop.flip(3) if flip < 0.5 else crop)
-        return torch.cat(crops)
+    def encoded(self, index: int) -> tuple[bytes, bytes | None]:
+        return self.paths[index].read_bytes(), None
 
 
-def _pad_to(photo: torch.Tensor, side: int) -> torch.Tensor:
-    """Mirrors a small photograph, as often as it takes, until both sides reach `side`."""
-    for dim in (1, 2):
-        extent = photo.shape[dim]
-        if extent < side:
-            period = max(1, 2 * extent - 2)
-            index = torch.arange(side, device=photo.device) % period
-            photo = photo.index_select(dim, torch.minimum(index, period - index))
-    return photo
+class PhotoBank:
+    """Samples on one device, and random crops of them: for sets that fit into its memory.
+
+    Args:
+        source: What to decode, or paths of clean photographs. What cannot be used is named in the log, skipped, and kept in `skipped` with
+            the reason.
+        device: Where the pixels live: 468 megapixels take 1.4 GB, pairs twice as much.
+        limit: Take the first so many only.
+    """
+
+    def __init__(self, source: Source | Sequence[Path], device: torch.device | str = "cpu", limit: int | None = None):
+        samples = source if isinstance(source, Source) else CleanFiles(source)
+        numbers = range(len(samples))[:limit]
+        self.skipped: dict[str, str] = {}
+
+        def decode(index: int) -> Sample | SampleError:
+            try:
+                sample = samples[index]
+            except SampleError as error:
+                return error
+            lq = None if sample.lq is None else sample.lq.contiguous().to(device)
+            return replace(sample, hq=sample.hq.contiguous().to(device), lq=lq)
+
+        self.samples: list[Sample] = []
+        with ThreadPoolExecutor(4) as pool:
+            for decoded in tqdm(pool.map(decode, numbers), total=len(numbers), desc="decoding photographs", mininterval=5):
+                if isinstance(decoded, SampleError):
+                    self.skipped[decoded.name] = decoded.reason
+                    logger.warning("Skipped %s", decoded)
+                else:
+                    self.samples.append(decoded)
+        self.device = torch.device(device)
+        if not self.samples:
+            raise ValueError(f"None of the {len(numbers)} photographs could be decoded.")
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def crops(
+        self, which: Sequence[int], size: int, generator: torch.Generator, max_shrink: float = 6.0
+    ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        """Random `uint8` crops of the samples numbered `which`, see [`cut`]: of their HQ, `(len(which), 3, size, size)`, and of each LQ."""
+        draws = torch.rand(len(which), 4, generator=generator, device=generator.device).tolist()
+        crops = [cut(self.samples[index], size, draw, max_shrink) for index, draw in zip(which, draws, strict=True)]
+        return torch.stack([hq for hq, _ in crops]), [lq for _, lq in crops]

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 from diffusers import SchedulerMixin
 from diffusers.training_utils import EMAModel
 from tqdm.auto import tqdm
 
+from ..data.loading import InMemory, TrainingData
 from ..data.pairs import PairSource
-from ..data.photos import PhotoBank, list_photos
+from ..data.stream import PairStream
 from .config import StageConfig, TrainConfig
 from .export import save_pipeline
 from .objectives import FoundIRModules
@@ -28,22 +29,42 @@ from .validation import validate
 logger = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig, modules: FoundIRModules, noise_scheduler: SchedulerMixin, data: Path, output: Path) -> FoundIRModules:
+def train(
+    config: TrainConfig,
+    modules: FoundIRModules,
+    noise_scheduler: SchedulerMixin,
+    data: str | Path,
+    output: Path,
+    *,
+    validation: str | Path | None = None,
+    manifest: str | Path | None = None,
+    in_memory: InMemory = "auto",
+    workers: int = 2,
+) -> FoundIRModules:
     """Trains `modules` through all stages of a recipe and returns them; an interrupted run goes on from its last checkpoint.
 
     Args:
         config: The recipe.
         modules: The components, fresh or loaded.
         noise_scheduler: Of the diffusion.
-        data: Folder of clean photographs; with a `manifest.csv`, its splits `train` and `val` are used.
+        data, validation, manifest, in_memory, workers: See [`~foundir_hf.data.loading.TrainingData`].
         output: Run folder: `checkpoint-*` (training state), one folder of components a finished stage, `log.jsonl` (losses, validation),
             `pipeline` (what `foundir --checkpoint` takes, averaged weights, renewed at every validation of an `end_to_end` stage).
     """
     output.mkdir(parents=True, exist_ok=True)
     set_seed(config.seed)
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
-    photos = PhotoBank(list_photos(data, split="train"), accelerator.device)
-    validation_photos = PhotoBank(list_photos(data, split="val")[: config.validation_photos])
+    training_data = TrainingData(
+        data,
+        accelerator.device,
+        validation=validation,
+        validation_photos=config.validation_photos,
+        manifest=manifest,
+        in_memory=in_memory,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+        workers=workers,
+    )
 
     progress = Progress()
     resumed = latest_checkpoint(output)
@@ -66,27 +87,24 @@ def train(config: TrainConfig, modules: FoundIRModules, noise_scheduler: Schedul
         ema.to(accelerator.device)
         wrapped, optimizer = accelerator.prepare(modules, optimizer)
         accelerator.register_for_checkpointing(schedule, ema)
+        # Every stage draws its own stream.
+        seed = config.seed + 1000 * stage_index
+        source = training_data.batches(stage.tasks, stage.batch_size, stage.crop_size, stage.context_size, seed, stage.tone_share)
         if resumed is not None:
             accelerator.load_state(str(resumed))
+            if (resumed / "data.json").is_file():  # older checkpoints have none, and need none: their data were in memory
+                source.load_state_dict(json.loads((resumed / "data.json").read_text()))
             modules.vae.register_to_config(**json.loads((resumed / "latents.json").read_text()))
             resumed = None
         else:
-            save_checkpoint(accelerator, modules, output, progress)
-        source = PairSource(
-            photos,
-            stage.tasks,
-            stage.batch_size,
-            stage.crop_size,
-            stage.context_size,
-            # Every stage and every process draws its own stream.
-            seed=config.seed + 1000 * stage_index + 100_000 * accelerator.process_index,
-        )
+            save_checkpoint(accelerator, modules, output, progress, source)
 
         last_checkpoint = last_validation = time.monotonic()
         smooth_loss = None
         bar = tqdm(total=stage.steps, initial=progress.step, desc=stage.name, mininterval=10, disable=not accelerator.is_main_process)
         for step in range(progress.step, stage.steps):
-            # Draw. Everything random in a step follows from its number, so a resumed run sees what an uninterrupted one sees.
+            # Draw. Everything random in a step follows from its number and the source's state, so a resumed run sees what an
+            # uninterrupted one sees.
             generator = source.generator(step)
             batch = source.batch(generator)
 
@@ -117,7 +135,7 @@ def train(config: TrainConfig, modules: FoundIRModules, noise_scheduler: Schedul
             if accelerator.is_main_process and (finished or time.monotonic() - last_validation > 60 * config.validation_minutes):
                 ema.store(trainable)
                 ema.copy_to(trainable)
-                log(output, stage, progress, validation=validate(modules, stage, noise_scheduler, validation_photos))
+                log(output, stage, progress, validation=validate(modules, stage, noise_scheduler, training_data.validation))
                 if stage.objective == "end_to_end":
                     save_pipeline(modules, noise_scheduler, output / "pipeline")
                 ema.restore(trainable)
@@ -125,7 +143,7 @@ def train(config: TrainConfig, modules: FoundIRModules, noise_scheduler: Schedul
 
             # Save.
             if not finished and time.monotonic() - last_checkpoint > 60 * config.checkpoint_minutes:
-                save_checkpoint(accelerator, modules, output, progress)
+                save_checkpoint(accelerator, modules, output, progress, source)
                 last_checkpoint = time.monotonic()
         bar.close()
 
@@ -134,6 +152,7 @@ def train(config: TrainConfig, modules: FoundIRModules, noise_scheduler: Schedul
         accelerator.free_memory()
         if stage.objective == "autoencoder":
             scale_latents(modules, source)
+        source.close()
         progress.stage, progress.step = stage_index + 1, 0
         if accelerator.is_main_process:
             save_components(modules, output / stage.name)
@@ -174,7 +193,7 @@ def learning_rate_factor(step: int, stage: StageConfig) -> float:
 
 
 @torch.no_grad()
-def scale_latents(modules: FoundIRModules, source: PairSource, batches: int = 16) -> None:
+def scale_latents(modules: FoundIRModules, source: PairSource | PairStream, batches: int = 16) -> None:
     """Sets the autoencoder's `scaling_factor` so that latents have unit variance (Latent Diffusion, CVPR 2022, section 4.3.2)."""
     deviations = []
     for index in range(batches):
@@ -189,7 +208,9 @@ def save_components(modules: FoundIRModules, folder: Path) -> None:
         getattr(modules, name).save_pretrained(folder / name)
 
 
-def save_checkpoint(accelerator: Accelerator, modules: FoundIRModules, output: Path, progress: Progress, keep: int = 2) -> None:
+def save_checkpoint(
+    accelerator: Accelerator, modules: FoundIRModules, output: Path, progress: Progress, source: PairSource | PairStream, keep: int = 2
+) -> None:
     """Writes the training state; it gets its final name when it is whole, and older ones than the last `keep` are removed."""
     final = output / f"checkpoint-{progress.stage:02d}-{progress.step:08d}"
     unfinished = output / "checkpoint.unfinished"
@@ -197,9 +218,11 @@ def save_checkpoint(accelerator: Accelerator, modules: FoundIRModules, output: P
         shutil.rmtree(unfinished, ignore_errors=True)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(unfinished))
+    positions = gather_object([source.state_dict()])
     if accelerator.is_main_process:
         # The autoencoder's measured latent scale is configuration, not a weight.
         (unfinished / "latents.json").write_text(json.dumps({"scaling_factor": modules.vae.config.scaling_factor}))
+        (unfinished / "data.json").write_text(json.dumps(positions))
         (unfinished / "progress.json").write_text(json.dumps(asdict(progress)))
         shutil.rmtree(final, ignore_errors=True)
         unfinished.rename(final)

@@ -3,10 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from picture_files import coordinates, save
 from PIL import Image
 
-from foundir_hf.data.pairs import PairBatch, PairSource
+from foundir_hf.data.cleaning import Verdict
+from foundir_hf.data.pairs import PairBatch, PairSource, make_batch
 from foundir_hf.data.photos import PhotoBank
+from foundir_hf.data.sources import open_source
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +102,48 @@ def test_surroundings_smaller_than_the_crop_and_unknown_tasks_are_refused(bank):
         source(bank, {"clean": 1.0}, context_size=8)
     with pytest.raises(ValueError, match="gaussian_noise"):
         source(bank, {"gausian_noise": 1.0})
+
+
+# --- Photographs unfit for a task, and pairs in memory ---
+
+
+@pytest.fixture
+def tinted(tmp_path) -> PhotoBank:
+    """Three photographs that their blue channel tells apart: 50, 100, 150."""
+    for i, name in enumerate("abc"):
+        save(tmp_path / f"{name}.png", coordinates(32, 32, blue=50 * (i + 1)))
+    return PhotoBank(open_source(tmp_path))
+
+
+def test_no_task_draws_a_photograph_that_is_unfit_for_it(tinted):
+    verdicts = {"a.png": Verdict(False, ("haze",)), "b.png": Verdict(True)}
+    pairs = source(tinted, {"haze": 1.0, "gaussian_noise": 1.0}, batch_size=64, crop_size=8, context_size=8, verdicts=verdicts)
+    drawn = set()
+    for step in range(4):
+        batch = pairs.batch(pairs.generator(step))
+        drawn |= {(task, round(float(hq[2].mean() + 1) * 127.5)) for task, hq in zip(batch.tasks, batch.hq, strict=True)}
+    assert drawn == {("haze", 150), ("gaussian_noise", 50), ("gaussian_noise", 150)}
+
+
+def test_a_task_that_no_photograph_is_fit_for_is_refused(tinted):
+    verdicts = {f"{name}.png": Verdict(False, ("haze",)) for name in "abc"}
+    with pytest.raises(ValueError, match="No photograph is fit for haze"):
+        source(tinted, {"haze": 1.0, "clean": 1.0}, verdicts=verdicts)
+    source(tinted, {"haze": 0.0, "clean": 1.0}, verdicts=verdicts)  # nobody asks for it
+
+
+def test_pairs_in_memory_keep_their_lq_and_their_task(tmp_path):
+    save(tmp_path / "Task1" / "HQ_folder" / "a.png", coordinates(40, 40))
+    save(tmp_path / "Task1" / "LQ_folder" / "a.png", 255 - coordinates(40, 40))
+    pairs = source(PhotoBank(open_source(tmp_path)), {"gaussian_noise": 1.0})
+    batch = pairs.batch(pairs.generator(0))
+    assert batch.tasks == ["Task1"] * 4
+    assert torch.allclose(batch.lq, -batch.hq, atol=1e-5)
+
+
+def test_pairs_keep_their_tone_and_clean_crops_get_another():
+    hq = torch.full((2, 3, 32, 32), 120, dtype=torch.uint8)
+    batch = make_batch(hq, [hq[0], None], ["a pair", "clean"], 16, 8, torch.Generator().manual_seed(0), tone_share=1.0)
+    assert torch.allclose(batch.hq[0], torch.tensor(120 / 255 * 2 - 1))
+    assert (batch.hq[1] - batch.hq[0]).abs().max() > 0.02
+    assert torch.allclose(batch.lq[1], batch.hq[1], atol=2 / 255)

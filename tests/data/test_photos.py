@@ -6,31 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from picture_files import coordinates, save
 from PIL import Image
 
 from foundir_hf.data.photos import PhotoBank, list_photos
-
-
-def coordinates(height: int, width: int) -> np.ndarray:
-    """A picture whose pixels say where they are: red is the column, green the row."""
-    y, x = np.mgrid[0:height, 0:width]
-    return np.stack([x, y, np.full_like(x, 7)], axis=-1).astype(np.uint8)
-
-
-def save(path: Path, pixels: np.ndarray, **options) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **options)
-    return path
+from foundir_hf.data.samples import Sample, cut
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def in_levels(crops: torch.Tensor) -> torch.Tensor:
-    levels = crops * 255
-    assert torch.allclose(levels, levels.round(), atol=1e-3)
-    return levels.round().int()
+def tensor(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 # --- Finding photographs ---
@@ -53,6 +41,20 @@ def test_a_manifest_decides_which_photographs_belong_to_a_split(tmp_path):
     assert len(list_photos(tmp_path)) == 3
     with pytest.raises(ValueError, match="no photographs of split 'test'"):
         list_photos(tmp_path, split="test")
+
+
+def test_a_manifest_without_splits_lists_the_files_of_every_split(tmp_path):
+    save(tmp_path / "one.png", coordinates(4, 4))
+    (tmp_path / "manifest.csv").write_text("file,source\none.png,somewhere\n")
+    assert list_photos(tmp_path, split="val") == [tmp_path / "one.png"]
+
+
+@pytest.mark.parametrize("foreign", [b"image,label\none.png,3\n", b"", b"\xff\xfe\x00 no text"])
+def test_a_manifest_of_somebody_else_is_ignored_and_named(tmp_path, caplog, foreign):
+    save(tmp_path / "one.png", coordinates(4, 4))
+    (tmp_path / "manifest.csv").write_bytes(foreign)
+    assert list_photos(tmp_path, split="train") == [tmp_path / "one.png"]
+    assert "no column `file`" in caplog.text
 
 
 def test_a_missing_or_empty_folder_is_an_error_that_names_it(tmp_path):
@@ -84,13 +86,16 @@ def corrupt_files(folder: Path) -> list[Path]:
 
 
 def test_files_that_cannot_be_decoded_are_skipped_and_named_in_the_log(tmp_path, caplog):
-    good = save(tmp_path / "good.png", coordinates(9, 11))
-    corrupt = corrupt_files(tmp_path)
+    good = save(tmp_path / "good.png", coordinates(19, 21))
+    corrupt = [*corrupt_files(tmp_path), save(tmp_path / "tiny.png", coordinates(15, 400))]
     with caplog.at_level(logging.WARNING):
         bank = PhotoBank([*corrupt, good])
     assert len(bank) == 1
-    assert bank.photos[0].shape == (3, 9, 11)
+    assert bank.samples[0].hq.shape == (3, 19, 21)
     assert all(any(path.name in record.getMessage() for record in caplog.records) for path in corrupt)
+    assert set(bank.skipped) == {path.as_posix() for path in corrupt}
+    assert "No such file" in bank.skipped[(tmp_path / "absent.png").as_posix()]
+    assert "400x15 pixels" in bank.skipped[(tmp_path / "tiny.png").as_posix()]
     assert "good.png" not in caplog.text
 
 
@@ -100,44 +105,46 @@ def test_a_bank_without_a_single_photograph_is_an_error(tmp_path):
 
 
 def test_a_photograph_above_pillows_size_limit_is_skipped(tmp_path, monkeypatch, caplog):
-    paths = [save(tmp_path / "huge.png", coordinates(30, 30)), save(tmp_path / "small.png", coordinates(9, 11))]
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 120)  # Pillow warns above it and refuses above twice as many
+    paths = [save(tmp_path / "huge.png", coordinates(50, 50)), save(tmp_path / "small.png", coordinates(16, 20))]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # Pillow warns above it and refuses above twice as many
     assert len(PhotoBank(paths)) == 1
     assert "huge.png" in caplog.text
 
 
 def test_exif_orientation_is_applied(tmp_path):
-    pixels = coordinates(6, 10)
+    pixels = coordinates(16, 20)
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees clockwise
-    (photo,) = PhotoBank([save(tmp_path / "turned.png", pixels, exif=exif)]).photos
-    assert np.array_equal(photo.permute(1, 2, 0).numpy(), np.rot90(pixels, k=-1))
+    (sample,) = PhotoBank([save(tmp_path / "turned.png", pixels, exif=exif)]).samples
+    assert np.array_equal(sample.hq.permute(1, 2, 0).numpy(), np.rot90(pixels, k=-1))
 
 
 # --- Crops ---
 
 
-def test_crops_have_their_shape_and_range_and_follow_the_seed(tmp_path):
+def test_crops_have_their_shape_and_follow_the_seed(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     bank = PhotoBank([save(tmp_path / "a.png", noise), save(tmp_path / "b.png", noise[:, ::-1] // 2)])
-    crops = bank.crops(6, 16, seeded(3))
+    which = [0, 1, 0, 1, 1, 0]
+    crops, lq = bank.crops(which, 16, seeded(3))
     assert crops.shape == (6, 3, 16, 16)
-    assert crops.dtype == torch.float32
-    assert 0 <= crops.min() < crops.max() <= 1
-    assert torch.equal(crops, bank.crops(6, 16, seeded(3)))
-    assert not torch.equal(crops, bank.crops(6, 16, seeded(4)))
+    assert crops.dtype == torch.uint8
+    assert lq == [None] * 6
+    assert torch.equal(crops, bank.crops(which, 16, seeded(3))[0])
+    assert not torch.equal(crops, bank.crops(which, 16, seeded(4))[0])
     assert all(not torch.equal(crops[i], crops[j]) for i in range(6) for j in range(i))
+    assert all(crops[i].max() <= 127 for i in range(6) if which[i] == 1)  # the second photograph is half as bright
 
 
 def test_crops_are_windows_of_the_photograph_half_of_them_mirrored(tmp_path):
     bank = PhotoBank([save(tmp_path / "a.png", coordinates(30, 44))])
-    crops = in_levels(bank.crops(200, 12, seeded(), max_shrink=1.0))
+    crops, _ = bank.crops([0] * 200, 12, seeded(), max_shrink=1.0)
     mirrored, lefts, tops = 0, set(), set()
     for crop in crops:
         if crop[0, 0, 0] > crop[0, 0, -1]:
             crop, mirrored = crop.flip(2), mirrored + 1
         left, top = int(crop[0, 0, 0]), int(crop[1, 0, 0])
-        assert torch.equal(crop, bank.photos[0][:, top : top + 12, left : left + 12].int())
+        assert torch.equal(crop, bank.samples[0].hq[:, top : top + 12, left : left + 12])
         lefts.add(left)
         tops.add(top)
     assert 70 < mirrored < 130
@@ -145,10 +152,28 @@ def test_crops_are_windows_of_the_photograph_half_of_them_mirrored(tmp_path):
     assert {0, 18} <= tops
 
 
+def test_a_shrunk_crop_shows_more_of_the_photograph():
+    photo = Sample("a", tensor(coordinates(100, 200)))
+    widest, _ = cut(photo, 20, (1.0, 0.0, 0.0, 0.9))
+    assert widest.shape == (3, 20, 20)
+    assert int(widest[0, 0, -1]) == pytest.approx(97, abs=2)  # 100 columns in 20: the last shows the middle of 95 to 100
+    limited, _ = cut(photo, 20, (1.0, 0.0, 0.0, 0.9), max_shrink=2.0)
+    assert int(limited[0, 0, -1]) == pytest.approx(39, abs=2)
+
+
+def test_both_pictures_of_a_pair_are_cut_at_the_same_place_at_full_detail():
+    pixels = tensor(coordinates(60, 90))
+    pair = Sample("a", pixels, 255 - pixels, "inverted")
+    for draws in torch.rand(30, 4, generator=seeded()).tolist():
+        hq, lq = cut(pair, 16, draws)
+        assert torch.equal(lq, 255 - hq)
+        assert (hq[1].int().diff(dim=0) == 1).all()  # neighbours stayed neighbours: nothing was shrunk
+
+
 @pytest.mark.parametrize("size", [(5, 6), (1, 9), (1, 1), (40, 3)])
-def test_photographs_smaller_than_a_crop_are_mirrored_outwards(tmp_path, size):
-    bank = PhotoBank([save(tmp_path / "small.png", coordinates(*size))])
-    crops = in_levels(bank.crops(20, 16, seeded()))
+def test_photographs_smaller_than_a_crop_are_mirrored_outwards(size):
+    photo = Sample("small", tensor(coordinates(*size)))
+    crops = torch.stack([cut(photo, 16, draws)[0] for draws in torch.rand(20, 4, generator=seeded()).tolist()]).int()
     assert crops.shape == (20, 3, 16, 16)
     assert crops[:, 0].max() <= size[1] - 1
     assert crops[:, 1].max() <= size[0] - 1

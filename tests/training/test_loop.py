@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -223,3 +224,60 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_before_the_step(dat
         train(CONFIG, modules, scheduler, data, tmp_path)
     assert latest_checkpoint(tmp_path).name == "checkpoint-00-00000000"
     assert all(torch.equal(value.nan_to_num(), before[name].nan_to_num()) for name, value in modules.state_dict().items())
+
+
+# --- Data that are not in memory ---
+
+
+@pytest.fixture(scope="module")
+def streamed(data, tmp_path_factory) -> tuple[Path, TrainConfig, objectives.FoundIRModules]:
+    """An uninterrupted run on data read by a worker, and a broken file among them."""
+    config = replace(CONFIG, stages=(replace(AUTOENCODER, tasks={"low_light": 1.0}), replace(ONE_STEP, steps=2)))
+    folder = tmp_path_factory.mktemp("streamed")
+    shutil.copytree(data, folder / "photos")
+    (folder / "photos" / "b.png").write_text("no picture")
+    (folder / "photos" / "d.png").write_bytes((data / "c.png").read_bytes())
+    (folder / "photos" / "manifest.csv").write_text("file,split\na.png,train\nb.png,train\nd.png,train\nc.png,val\n")
+    modules, scheduler = build_modules("tiny", 3)
+    train(config, modules, scheduler, folder / "photos", folder / "run", in_memory="no", workers=1)
+    return folder, config, modules
+
+
+@pytest.mark.parametrize("calls", [3, 5])  # steps before the interruption; the first stage has four
+def test_an_interrupted_run_on_streamed_data_ends_with_the_same_weights(streamed, tmp_path, monkeypatch, calls):
+    folder, config, expected = streamed
+    forward, count = objectives.FoundIRModules.forward, 0
+
+    def interrupted(*args, **kwargs):
+        nonlocal count
+        count += 1
+        if count > calls:
+            raise KeyboardInterrupt
+        return forward(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objectives.FoundIRModules, "forward", interrupted)
+        modules, scheduler = build_modules("tiny", 3)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, modules, scheduler, folder / "photos", tmp_path, in_memory="no", workers=1)
+    positions = json.loads((latest_checkpoint(tmp_path) / "data.json").read_text())
+    assert len(positions) == 1  # one process
+    assert positions[0]["samples"] == 3
+    modules, scheduler = build_modules("tiny", 77)
+    train(config, modules, scheduler, folder / "photos", tmp_path, in_memory="no", workers=0)
+    assert_equal_weights(modules, expected)
+    assert rows(tmp_path)[-1]["validation"] == rows(folder / "run")[-1]["validation"]
+
+
+def test_the_checkpoint_says_where_the_data_stand_skipped_files_included(streamed):
+    folder, _, _ = streamed
+    (state,) = json.loads((latest_checkpoint(folder / "run") / "data.json").read_text())
+    # One step of two samples was done in the stage, one of the three files is broken: two or three were read.
+    assert state["position"] in (2, 3)
+
+
+def test_a_checkpoint_without_a_position_is_still_loaded_where_data_are_in_memory(finished, data, tmp_path):
+    output, expected = finished
+    newest = latest_checkpoint(output)
+    shutil.copytree(newest, tmp_path / newest.name, ignore=shutil.ignore_patterns("data.json"))
+    assert_equal_weights(run(replace(CONFIG, checkpoint_minutes=60), data, tmp_path, seed=77), expected)

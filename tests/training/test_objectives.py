@@ -80,7 +80,7 @@ def test_shares_of_end_to_end_turn_to_diffusion_and_to_the_plain_decoder():
     assert not plain & SKIPS
 
 
-def test_the_restoration_loss_of_a_known_error_is_its_amplitude_or_its_decibels():
+def test_the_restoration_loss_of_a_known_error_is_its_amplitude_or_its_decibels_or_both():
     target = torch.zeros(3, 3, 8, 8)
     assert restoration_loss(target, target, "rmse").item() == pytest.approx(0.01)  # the floor, 40 dB
     assert restoration_loss(target, target, "psnr").item() == pytest.approx(-40 / 20)
@@ -89,6 +89,8 @@ def test_the_restoration_loss_of_a_known_error_is_its_amplitude_or_its_decibels(
     amplitudes = [math.sqrt((e / 2) ** 2 + 1e-4) for e in errors]  # image by image
     assert restoration_loss(prediction, target, "rmse").item() == pytest.approx(sum(amplitudes) / 3, rel=1e-5)
     assert restoration_loss(prediction, target, "psnr").item() == pytest.approx(sum(map(math.log10, amplitudes)) / 3, rel=1e-5)
+    both = [restoration_loss(prediction, target, kind).item() for kind in ("psnr", "rmse")]
+    assert restoration_loss(prediction, target, "balanced").item() == pytest.approx(both[0] + 10 * both[1], rel=1e-5)
 
 
 def test_a_fresh_model_returns_the_degraded_image():

@@ -1,0 +1,101 @@
+"""What a run trains on and validates with: opens the source, decides whether it stays in memory, reads the cleaning manifest."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from PIL import Image
+
+from .hub_datasets import HubStream
+from .pairs import PairSource
+from .photos import PhotoBank
+from .samples import SampleError, Source
+from .sources import open_source
+from .stream import PairStream
+
+logger = logging.getLogger(__name__)
+
+InMemory = Literal["auto", "yes", "no"]
+IN_MEMORY_PIXELS = 10**9  # 3 GB
+
+
+class TrainingData:
+    """Training and validation data of a run.
+
+    Args:
+        data: What to train on, see [`~foundir_hf.data.sources.open_source`].
+        device: Where batches are made.
+        validation: What to validate with; left out, the `val` split of `data`.
+        validation_photos: How many of them, the first.
+        manifest: Written by `foundir clean` for the folder `data`.
+        in_memory: Decode everything once and keep it on `device`; `"auto"` does so up to a thousand megapixels (3 GB), counted on a sample.
+        process, processes: Number of this training process, of so many.
+        workers: Processes that decode for each training process, where data are not in memory.
+    """
+
+    def __init__(
+        self,
+        data: str | Path,
+        device: torch.device | str = "cpu",
+        *,
+        validation: str | Path | None = None,
+        validation_photos: int = 3,
+        manifest: str | Path | None = None,
+        in_memory: InMemory = "auto",
+        process: int = 0,
+        processes: int = 1,
+        workers: int = 2,
+    ):
+        if in_memory not in get_args(InMemory):
+            raise ValueError(f"`in_memory` must be one of {', '.join(get_args(InMemory))}; got {in_memory!r}.")
+        self.device, self.process, self.processes, self.workers = device, process, processes, workers
+        source = open_source(data, "train")
+        self.verdicts = {}
+        if manifest is not None:
+            from .cleaning import read_manifest  # brings the scores and their libraries, which training needs for nothing else
+
+            self.verdicts = read_manifest(manifest)
+        if self.verdicts and isinstance(source, Source) and not any(source.name(i) in self.verdicts for i in range(len(source))):
+            raise ValueError(
+                f"`manifest` {str(manifest)!r} knows none of the samples; it says {next(iter(self.verdicts))!r}, they are called "
+                f"{source.name(0)!r}."
+            )
+        self.source: PhotoBank | Source | HubStream = source
+        if isinstance(source, Source):
+            if in_memory == "yes" or (in_memory == "auto" and estimate_pixels(source) <= IN_MEMORY_PIXELS):
+                self.source = PhotoBank(source, device)
+        elif in_memory == "yes":
+            raise ValueError(f"A streamed data set cannot be kept in memory, got `in_memory` 'yes' for {str(data)!r}.")
+        held_out = open_source(data if validation is None else validation, "val")
+        held_out = held_out.first(validation_photos) if isinstance(held_out, HubStream) else held_out
+        self.validation = PhotoBank(held_out, limit=validation_photos)
+
+    def batches(
+        self, proportions: Mapping[str, float], batch_size: int, crop_size: int, context_size: int, seed: int, tone_share: float = 0.0
+    ) -> PairSource | PairStream:
+        """The training pairs of one stage, see [`~foundir_hf.data.pairs.PairSource`]; every process draws its own."""
+        shape = (proportions, batch_size, crop_size, context_size)
+        if isinstance(self.source, PhotoBank):
+            return PairSource(self.source, *shape, seed=seed + 100_000 * self.process, verdicts=self.verdicts, tone_share=tone_share)
+        place = {"process": self.process, "processes": self.processes, "workers": self.workers}
+        return PairStream(self.source, *shape, seed=seed, device=self.device, verdicts=self.verdicts, tone_share=tone_share, **place)
+
+
+def estimate_pixels(source: Source, probes: int = 32) -> float:
+    """About how many pixels a source holds, HQ and LQ together, by the headers of some of its files."""
+    numbers = sorted({round(i * (len(source) - 1) / max(1, probes - 1)) for i in range(probes)})
+    pixels, readable = 0, 0
+    for number in numbers:
+        try:
+            hq, lq = source.encoded(number)
+            with Image.open(io.BytesIO(hq)) as image:
+                pixels += image.width * image.height * (1 if lq is None else 2)  # an LQ is enlarged to its HQ
+            readable += 1
+        except (OSError, SampleError, Image.DecompressionBombError):
+            continue  # named when it is read
+    return pixels / max(1, readable) * len(source)

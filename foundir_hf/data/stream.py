@@ -1,0 +1,347 @@
+"""An endless, seeded, resumable stream of crops out of any source, decoded by worker processes; and training pairs made of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+
+from .fitness import TaskShares
+from .hub_datasets import HubStream
+from .pairs import PairBatch, make_batch, step_generator
+from .samples import Sample, SampleError, Source, cut, decode_sample, seed_of
+from .tasks import get_task
+
+if TYPE_CHECKING:
+    from .cleaning import Verdict
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """What a worker hands over: the crops of one sample as `uint8` arrays `(3, size, size)`, or why there are none.
+
+    Args:
+        name: Of the sample.
+        task: Of a pair.
+        hq: The clean crop.
+        lq: The degraded crop of a pair.
+        error: Why the sample was skipped; then there are no crops.
+        mark: Of a streamed source: the epoch and place after this sample.
+    """
+
+    name: str
+    task: str | None = None
+    hq: np.ndarray | None = None  # arrays travel through the pipe; a tensor would hold a file descriptor until it is used
+    lq: np.ndarray | None = None
+    error: str | None = None
+    mark: tuple[int, int] | None = None
+
+
+class CropStream:
+    """Crops of a source, one after the other, for one of several training processes.
+
+    At random access ([`Source`]) the order is one endless sequence: a seeded permutation an epoch, of which process `r` of `p` takes every
+    `p`-th element from the `r`-th on. So every sample is seen once an epoch, by one process; the number of workers changes nothing, and
+    the position, a single number, is all there is to remember. A streamed source ([`HubStream`]) is shared out among all workers of all
+    processes, and each remembers its place.
+
+    Positions count what was handed out, not what workers have read ahead, and count skipped samples too: a resumed stream goes on with
+    exactly the crop that would have come next.
+
+    Args:
+        source: Where samples come from.
+        size: Side of the crops.
+        seed: Of the order and of the crops.
+        process: Number of this process...
+        processes: ...of so many.
+        workers: Processes that decode. 0 decodes in this one.
+        read_ahead: Crops that are prepared in advance, at least.
+        uses: Of a streamed source: whether a sample of this name and task is wanted; left out, all are.
+        numbers: Of a source at random access: the numbers of the wanted samples; left out, all are.
+    """
+
+    def __init__(
+        self,
+        source: Source | HubStream,
+        size: int,
+        *,
+        seed: int = 0,
+        process: int = 0,
+        processes: int = 1,
+        workers: int = 2,
+        read_ahead: int = 16,
+        uses: Callable[[str, str | None], bool] | None = None,
+        numbers: Sequence[int] | None = None,
+    ):
+        self.process, self.processes, self.workers, self.read_ahead = process, processes, workers, read_ahead
+        self.skipped: dict[str, str] = {}
+        self.position = 0
+        self.reader: _OrderedReader | _StreamReader
+        self._failures, self._crops = 0, None
+        if isinstance(source, Source):
+            self.numbers = list(range(len(source)) if numbers is None else numbers)
+            if not self.numbers:
+                raise ValueError("None of the samples is of use: the cleaning manifest leaves nothing to learn from.")
+            self.reader = _OrderedReader(source, size, seed)
+            self.order = _Order(self.numbers, seed, process, processes)
+        else:
+            readers = max(1, workers)
+            self.reader = _StreamReader(source, size, seed, process * readers, processes * readers, uses, [(0, 0)] * readers)
+
+    def __iter__(self) -> Iterator[Crop]:
+        return self
+
+    def __next__(self) -> Crop:
+        """The next crop. What cannot be used is skipped, named in the log once, and kept in `skipped` with the reason."""
+        while True:
+            if self._crops is None:
+                self._crops = iter(self._loader())
+            try:
+                item: Crop = next(self._crops)
+            except ValueError as error:  # a worker's traceback comes with it; its last line is the message
+                raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
+            if isinstance(self.reader, _StreamReader) and item.mark is not None:
+                self.reader.marks[self.position % len(self.reader.marks)] = item.mark
+            self.position += 1
+            if item.error is None:
+                self._failures = 0
+                return item
+            if item.name not in self.skipped:
+                self.skipped[item.name] = item.error
+                logger.warning("Skipped %s: %s (%d so far)", item.name, item.error, len(self.skipped))
+            self._failures += 1
+            # A streamed source ends the same way in its reader, which alone knows when its epoch is over.
+            if isinstance(self.reader, _OrderedReader) and self._failures > len(self.numbers):
+                raise ValueError(f"None of the {len(self.numbers)} samples can be used; the last one: {item.name}: {item.error}.")
+
+    def _loader(self) -> DataLoader:
+        options: dict[str, Any] = {"batch_size": None, "num_workers": self.workers, "collate_fn": _as_is}
+        options["generator"] = torch.Generator()  # the loader's own seed must not be drawn from the training's random numbers
+        if self.workers:
+            options["prefetch_factor"] = max(2, -(-self.read_ahead // self.workers))
+        if isinstance(self.reader, _StreamReader):
+            self.reader.turn = self.position % len(self.reader.marks)
+            return DataLoader(self.reader, **options)
+        self.order.start = self.position
+        return DataLoader(self.reader, sampler=self.order, **options)
+
+    def close(self) -> None:
+        """Ends the workers; the next crop starts new ones where these were."""
+        self._crops = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this process stands, ready for JSON."""
+        state: dict[str, Any] = {"position": self.position, "processes": self.processes}
+        if isinstance(self.reader, _StreamReader):
+            return {**state, "workers": len(self.reader.marks), "marks": [list(mark) for mark in self.reader.marks]}
+        return {**state, "samples": len(self.numbers)}
+
+    def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Goes on where a run stood.
+
+        With as many processes as then, every one goes on with exactly its next crop. With another number of processes, a source at random
+        access goes on where the furthest of them was: no sample is seen twice in the epoch, and for every skipped one some may be missed.
+        A streamed source is refused with another number of processes or workers.
+
+        Args:
+            states: What [`state_dict`] said in every process, by its number.
+        """
+        self.close()
+        same = len(states) == self.processes
+        if isinstance(self.reader, _StreamReader):
+            readers = len(self.reader.marks)
+            if not same or any(len(state.get("marks", ())) != readers for state in states):
+                then = f"{len(states)} processes with {len(states[0].get('marks', ()))} workers each"
+                raise ValueError(
+                    f"A streamed data set goes on with as many processes and workers as it began with: {then}, "
+                    f"got {self.processes} with {readers}."
+                )
+            self.position = int(states[self.process]["position"])
+            self.reader.marks = [(int(epoch), int(place)) for epoch, place in states[self.process]["marks"]]
+            return
+        samples = {state.get("samples") for state in states}
+        if samples != {len(self.numbers)}:
+            raise ValueError(f"The checkpoint was made with {samples} samples, the data now hold {len(self.numbers)}: not the same data.")
+        if same:
+            self.position = int(states[self.process]["position"])
+        else:
+            done = max(int(state["position"]) for state in states) * len(states)
+            self.position = -(-done // self.processes)
+
+
+class _Order(Sampler[tuple[int, int]]):
+    """The endless order of one process: places in the sequence of all processes, and the number of the sample there."""
+
+    def __init__(self, numbers: list[int], seed: int, process: int, processes: int):
+        self.numbers, self.seed, self.process, self.processes, self.start = numbers, seed, process, processes, 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        shuffled, shuffled_epoch = [], -1
+        for position in count(self.start):
+            place = position * self.processes + self.process
+            epoch, within = divmod(place, len(self.numbers))
+            if epoch != shuffled_epoch:
+                generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
+                shuffled, shuffled_epoch = torch.randperm(len(self.numbers), generator=generator), epoch
+            yield place, self.numbers[int(shuffled[within])]
+
+
+class _OrderedReader(Dataset):
+    """Cuts the sample of a number; the place in the sequence decides where."""
+
+    def __init__(self, source: Source, size: int, seed: int):
+        self.source, self.size, self.seed = source, size, seed
+
+    def __getitem__(self, item: tuple[int, int]) -> Crop:
+        place, number = item
+        try:
+            return _cut(self.source[number], self.size, seed_of(self.seed, 0, place))
+        except SampleError as error:
+            return Crop(error.name, error=error.reason)
+
+
+class _StreamReader(IterableDataset):
+    """Cuts what a streamed source brings to this worker; `marks` are the epoch and place where each of the process's workers goes on."""
+
+    def __init__(
+        self,
+        source: HubStream,
+        size: int,
+        seed: int,
+        first_slot: int,
+        slots: int,
+        uses: Callable[[str, str | None], bool] | None,
+        marks: list[tuple[int, int]],
+    ):
+        self.source, self.size, self.seed, self.uses = source, size, seed, uses
+        self.first_slot, self.slots, self.marks, self.turn = first_slot, slots, marks, 0
+
+    def __iter__(self) -> Iterator[Crop]:
+        worker = get_worker_info()
+        # Workers take turns; after a restart the first of them takes the turn that comes next.
+        number = ((worker.id if worker else 0) + self.turn) % len(self.marks)
+        slot = self.first_slot + number
+        epoch, start = self.marks[number]
+        while True:
+            usable, place, problem = start > 0, start, "it holds no sample"
+            rows = self.source.read(self.seed, epoch, slot, self.slots)
+            for place, (name, task, row) in enumerate(islice(rows, start, None), start + 1):
+                if self.uses is not None and not self.uses(name, task):
+                    continue
+                try:
+                    hq, lq = self.source.columns.files(row, name)
+                    sample = decode_sample(name, hq, lq, task)
+                    crop = _cut(sample, self.size, seed_of(self.seed, 1, slot, epoch, place), (epoch, place))
+                    usable = True
+                except (SampleError, OSError) as error:
+                    problem = str(error)
+                    crop = Crop(name, error=error.reason if isinstance(error, SampleError) else problem, mark=(epoch, place))
+                yield crop
+            if not usable:
+                raise ValueError(f"Share {slot + 1} of {self.slots} of the streamed data set is of no use: {problem}. Try fewer workers.")
+            epoch, start = epoch + 1, 0
+
+
+def _cut(sample: Sample, size: int, seed: int, mark: tuple[int, int] | None = None) -> Crop:
+    draws = torch.rand(4, generator=torch.Generator().manual_seed(seed)).tolist()
+    hq, lq = cut(sample, size, draws)
+    return Crop(sample.name, sample.task, np.ascontiguousarray(hq), None if lq is None else np.ascontiguousarray(lq), mark=mark)
+
+
+def _as_is(item: Crop) -> Crop:
+    return item
+
+
+class PairStream:
+    """Training pairs out of any source: crops from a [`CropStream`], degraded on `device`.
+
+    What [`~foundir_hf.data.pairs.PairSource`] is for photographs in memory, with the same batches; but here the photographs come in their
+    order and each is then given a task that it is fit for, see [`~foundir_hf.data.fitness.TaskShares`]. Photographs that none of the tasks
+    can use are left out. Batch number `step` depends on `seed`, on `step`, and on the position of the stream.
+
+    Args:
+        source: Where samples come from. Pairs keep their LQ and their task, however `proportions` share out the others.
+        proportions, batch_size, crop_size, context_size, thumbnail_size, tone_share: As there.
+        seed: The same in all processes.
+        device: Where batches are made.
+        process, processes, workers: See [`CropStream`].
+        verdicts: Of the cleaning manifest, by sample name.
+    """
+
+    def __init__(
+        self,
+        source: Source | HubStream,
+        proportions: Mapping[str, float],
+        batch_size: int,
+        crop_size: int,
+        context_size: int,
+        thumbnail_size: int = 64,
+        seed: int = 0,
+        *,
+        device: torch.device | str = "cpu",
+        process: int = 0,
+        processes: int = 1,
+        workers: int = 2,
+        verdicts: Mapping[str, Verdict] | None = None,
+        tone_share: float = 0.0,
+    ):
+        if context_size < crop_size:
+            raise ValueError(f"`context_size` must be at least `crop_size` {crop_size}, got {context_size}.")
+        self.batch_size, self.crop_size, self.thumbnail_size, self.tone_share = batch_size, crop_size, thumbnail_size, tone_share
+        self.seed, self.device, self.process, self.processes = seed, torch.device(device), process, processes
+        tasks, verdicts = [get_task(name) for name in proportions], verdicts or {}
+        names = [source.name(i) for i in range(len(source)) if source.task(i) is None] if verdicts and isinstance(source, Source) else None
+        self.shares = TaskShares(tasks, list(proportions.values()), verdicts, names or None)  # pairs alone share out no tasks
+        numbers = None
+        if verdicts and isinstance(source, Source):
+            numbers = [i for i in range(len(source)) if self.shares.uses(source.name(i), source.task(i))]
+        self.crops = CropStream(
+            source,
+            context_size,
+            seed=seed,
+            process=process,
+            processes=processes,
+            workers=workers,
+            read_ahead=2 * batch_size,
+            uses=self.shares.uses,
+            numbers=numbers,
+        )
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Samples that could not be used, and why."""
+        return self.crops.skipped
+
+    def generator(self, step: int) -> torch.Generator:
+        """The random numbers of one step, see [`~foundir_hf.data.pairs.step_generator`]; every process has its own."""
+        return step_generator(seed_of(self.seed, self.process) if self.processes > 1 else self.seed, step, self.device)
+
+    def batch(self, generator: torch.Generator) -> PairBatch:
+        """The next batch; its tasks and their damage are drawn from `generator`."""
+        crops = list(islice(self.crops, self.batch_size))
+        hq = torch.stack([torch.from_numpy(crop.hq) for crop in crops]).to(self.device)
+        lq = [None if crop.lq is None else torch.from_numpy(crop.lq).to(self.device) for crop in crops]
+        clean = [crop.name for crop in crops if crop.lq is None]
+        drawn = iter(self.shares.draw(clean, generator) if clean else [])
+        tasks = [crop.task or next(drawn) for crop in crops]
+        return make_batch(hq, lq, tasks, self.crop_size, self.thumbnail_size, generator, self.tone_share)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this process stands, ready for JSON."""
+        return self.crops.state_dict()
+
+    def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Goes on where a run stood, see [`CropStream.load_state_dict`]."""
+        self.crops.load_state_dict(states)
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self.crops.close()

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import torch
+
+from foundir_hf.data.augmentation import tone_jitter
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def ramp(batch: int) -> torch.Tensor:
+    """From dark to bright, with colour: `(batch, 3, 8, 32)`, all alike."""
+    row = torch.linspace(0.05, 0.9, 32)
+    return torch.stack([row, row * 0.8 + 0.05, row * 0.6]).view(1, 3, 1, 32).expand(batch, 3, 8, 32).clone()
+
+
+def test_the_share_decides_how_many_images_change():
+    images = ramp(400)
+    changed = (tone_jitter(images, seeded(), share=0.25) != images).flatten(1).any(dim=1).float().mean()
+    assert 0.18 < changed < 0.32
+    assert torch.equal(tone_jitter(images, seeded(), share=0.0), images)
+
+
+def test_every_image_draws_its_own_tone_and_stays_an_image():
+    images = ramp(16)
+    before = images.clone()
+    toned = tone_jitter(images, seeded(), share=1.0)
+    assert torch.equal(images, before)
+    assert 0 <= toned.min() <= toned.max() <= 1
+    assert toned.mean(dim=(1, 2, 3)).unique().numel() == 16
+    assert torch.equal(toned, tone_jitter(images, seeded(), share=1.0))
+
+
+def test_the_order_of_brightness_survives():
+    toned = tone_jitter(ramp(32), seeded(1), share=1.0).mean(dim=1)[:, 0]
+    assert (toned.diff(dim=1) >= 0).all()
+
+
+def test_ranges_at_one_change_nothing_but_rounding():
+    unit = {"exposure": (1, 1), "gamma": (1, 1), "contrast": (1, 1), "saturation": (1, 1)}
+    assert torch.allclose(tone_jitter(ramp(2), seeded(), share=1.0, **unit), ramp(2), atol=1e-5)
+
+
+def test_each_range_does_what_its_name_says():
+    same = {"exposure": (1, 1), "gamma": (1, 1), "contrast": (1, 1), "saturation": (1, 1)}
+    images = ramp(1)
+    darker = tone_jitter(images, seeded(), share=1.0, **{**same, "exposure": (0.5, 0.5)})
+    assert torch.allclose(darker, images * 0.5 ** (1 / 2.2), atol=1e-4)
+    flatter = tone_jitter(images, seeded(), share=1.0, **{**same, "contrast": (0.5, 0.5)})
+    assert torch.allclose(flatter.std(), images.std() / 2, rtol=1e-3)
+    grey = tone_jitter(images, seeded(), share=1.0, **{**same, "saturation": (0.0, 0.0)})
+    assert torch.allclose(grey[:, 0], grey[:, 2], atol=1e-6)
