@@ -1,0 +1,120 @@
+"""`foundir clean`: ground-truth cleaning."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .common import UsageError, check_writable, whole
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..data.cleaning import Rule, Verdict
+
+
+def add_parser(commands) -> None:
+    """Adds the verb to the command line."""
+    parser = commands.add_parser("clean", help="find photographs that are no ground truth, and for which tasks")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="photographs; none of them is touched")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="manifest to write (JSON), for training to read")
+    parser.add_argument("--rules", type=Path, metavar="FILE", help="rules (YAML) instead of the built-in ones; see docs/cleaning.md")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="contact sheet of what was caught and kept (JPEG or PNG)")
+    parser.add_argument("--sheet-photos", type=whole(1, 1000), default=30, metavar="N", help="at most so many of each group (default: 30)")
+    parser.add_argument("--iqa", nargs="+", default=[], metavar="NAME", help="more scores for rules: musiq, clipiqa (extra `iqa`)")
+    parser.add_argument("--workers", type=whole(1, 2), default=2, help="1 or 2 (default: 2)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Scores, judges, writes the manifest and prints what every rule caught."""
+    for path in (arguments.output, arguments.sheet):
+        if path is not None:
+            check_writable(path.parent)
+            if path.is_dir():
+                raise UsageError(f"{path}: is a folder; a file name is needed.")
+    from ..pictures import PICTURE_SUFFIXES
+
+    if arguments.sheet is not None and arguments.sheet.suffix.lower() not in PICTURE_SUFFIXES:
+        raise UsageError(f"{arguments.sheet}: `--sheet` must end in one of {', '.join(PICTURE_SUFFIXES)}.")
+    from ..data.cleaning import DEFAULT_RULES, clean, load_rules, write_manifest
+    from ..data.photos import list_photos
+
+    metrics = _metrics(arguments.iqa)
+    try:
+        rules = load_rules(arguments.rules or DEFAULT_RULES)
+        paths = list_photos(arguments.folder)
+        verdicts = clean(paths, rules, metrics=metrics, workers=arguments.workers)
+    except (ValueError, OSError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+    named = {path.relative_to(arguments.folder).as_posix(): verdict for path, verdict in zip(paths, verdicts, strict=True)}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    write_manifest(arguments.output, named, rules)
+    print(summary(named, rules))
+    if arguments.sheet is not None:
+        write_sheet(arguments.sheet, arguments.folder, named, arguments.sheet_photos)
+
+
+def summary(verdicts: Mapping[str, Verdict], rules: Sequence[Rule]) -> str:
+    """A table of how many photographs each rule caught, and the totals."""
+    from ..data.cleaning import DEFECTS, catches
+
+    limits = [f"{rule.score} > {rule.above:g}" if rule.above is not None else f"{rule.score} < {rule.below:g}" for rule in rules]
+    wide = max(map(len, limits))
+    lines = [f"{'rule':{wide}}  {'verdict':14}  photographs"]
+    for rule, limit in zip(rules, limits, strict=True):
+        lines.append(f"{limit:{wide}}  {rule.verdict:14}  {catches(rule, verdicts.values()):11d}")
+    judged = verdicts.values()
+    dropped, unreadable = sum(v.dropped for v in judged), sum(not v.scores for v in judged)
+    defective = sum(bool(v.defects) and not v.dropped for v in judged)
+    per_defect = [f"{name} {count}" for name in DEFECTS if (count := sum(name in v.defects and not v.dropped for v in judged))]
+    lines += [
+        "",
+        f"{len(verdicts)} photographs: {len(verdicts) - dropped - defective} fit for every task, "
+        f"{defective} not for some ({', '.join(per_defect) or 'none'}), {dropped} dropped ({unreadable} unreadable)",
+    ]
+    return "\n".join(lines)
+
+
+def write_sheet(path: Path, folder: Path, verdicts: Mapping[str, Verdict], most: int = 30, columns: int = 10, width: int = 160) -> None:
+    """Writes a contact sheet: dropped photographs, those with each defect, those fit for every task; evenly chosen if more than `most`."""
+    from PIL import Image, ImageOps
+
+    from ..data.cleaning import DEFECTS
+    from ..pictures import contact_sheet, write_picture
+
+    groups = {"dropped": [name for name, v in verdicts.items() if v.dropped and v.scores]}
+    groups |= {defect: [name for name, v in verdicts.items() if defect in v.defects and not v.dropped] for defect in DEFECTS}
+    groups["kept"] = [name for name, v in verdicts.items() if not v.dropped and not v.defects]
+    blank = Image.new("RGB", (width, width * 3 // 4), "white")
+    cells = []
+    for group, names in groups.items():
+        chosen = names if len(names) <= most else [names[i * len(names) // most] for i in range(most)]
+        for name in chosen:
+            with Image.open(folder / name) as image:
+                image.draft("RGB", (4 * width, 4 * width))
+                picture = ImageOps.exif_transpose(image).convert("RGB")
+            cells.append((f"{group}: {Path(name).stem}"[:20], ImageOps.pad(picture, blank.size, color="white")))
+        cells += [("", blank)] * (-len(cells) % columns)
+    if cells:  # nothing at all was readable
+        write_picture(contact_sheet(cells, columns=columns, width=width), path)
+
+
+def _metrics(names: Sequence[str]) -> dict[str, Callable[[torch.Tensor], float]]:
+    from ..evaluation.perceptual import PERCEPTUAL, Perceptual, PerceptualUnavailableError
+
+    alone = [name for name, needs_truth in PERCEPTUAL.items() if not needs_truth]
+    for name in names:
+        if name not in alone:
+            raise UsageError(f"`--iqa` must be of {', '.join(alone)}; got {name!r}.")
+    try:
+        models = {name: Perceptual(name) for name in names}
+    except PerceptualUnavailableError as error:
+        raise UsageError(str(error)) from error
+    return {name: _of_pixels(model) for name, model in models.items()}
+
+
+def _of_pixels(model) -> Callable[[torch.Tensor], float]:
+    return lambda pixels: model(pixels.permute(1, 2, 0).numpy(), None)
