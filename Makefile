@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test style quality bench clean
+.PHONY: demo test style quality bench docs clean
 
 demo: .venv/base
 	$(BIN)/foundir demo --output demo
@@ -22,6 +22,13 @@ style: .venv/dev
 
 bench: .venv/base
 	$(BIN)/python benchmarks/restore.py
+
+# What the task table draws and says; a test compares docs/tasks.md with the table.
+docs: .venv/base
+	printf '%s\n\n' '# Sub-tasks' 'Made by `make docs` from `foundir_hf/data/tasks.py`; `foundir degrade PHOTO --task NAME -o FILE` does one on a photograph of yours.' \
+		'![Every sub-task on the sample photographs](tasks.jpg)' > docs/tasks.md
+	$(BIN)/foundir tasks >> docs/tasks.md
+	$(BIN)/foundir tasks --sheet docs/tasks.jpg
 
 clean:
 	rm -rf .venv build dist *.egg-info demo

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from .common import UsageError, check_writable, whole
 if TYPE_CHECKING:
     from ..data.tasks import Task
 
-WIDTH = 400  # pixels: weather and lens damage are made for photographs, not for thumbnails
+WIDTH = 320  # pixels: weather and lens damage are made for photographs, not for thumbnails
 
 
 def add_parser(commands) -> None:
@@ -51,11 +52,18 @@ def to_table(tasks: Sequence[Task]) -> str:
     """A Markdown table, a row a task."""
     from ..data.tasks import STAGES
 
-    lines = ["| name | family | where | removes | ranges | reference |", "|---|---|---|---|---|---|"]
+    lines = ["| name | family | where | removes | recipe | reference | metric |", "|---|---|---|---|---|---|---|"]
     for task in tasks:
-        ranges = ", ".join(f"{key} {_text(value)}" for key, value in task.ranges.items()) or "defaults"
-        lines.append(f"| {task.name} | {task.family} | {STAGES[task.stage]} | {', '.join(task.removes)} | {ranges} | {task.reference} |")
+        cells = (task.name, task.family, STAGES[task.stage], ", ".join(task.removes), describe(task), task.reference, task.metric)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", f"{len(tasks)} sub-tasks in {len({task.family for task in tasks})} families"])
+
+
+def describe(task: Task) -> str:
+    """The recipe with all its ranges, those of the row and those it has by default."""
+    defaults = {p.name: p.default for p in inspect.signature(task.recipe).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    ranges = ", ".join(f"{key} {_text(value)}" for key, value in {**defaults, **task.ranges}.items())
+    return f"{task.recipe.__name__}({ranges})"
 
 
 def write_sheet(tasks: Sequence[Task], path: Path, images: Sequence[Path] | None, seed: int) -> None:
@@ -77,13 +85,15 @@ def write_sheet(tasks: Sequence[Task], path: Path, images: Sequence[Path] | None
     for number, task in enumerate(tqdm(tasks, desc="degrading", disable=None)):
         which = number % len(files)
         cells.append((task.name, Image.fromarray(degrade_image(photos[which], task, files[which].name, seed))))
-    write_picture(contact_sheet(cells, columns=5, width=WIDTH), path)
+    write_picture(contact_sheet(cells, columns=5, width=WIDTH), path, quality=75)
 
 
 def _text(value: Any) -> str:
     """Ranges as `low..high`, ingredients by their names."""
     from ..data.tasks import Task
 
-    if isinstance(value, tuple) and all(isinstance(part, Task) for part in value):
-        return " + ".join(part.name.removeprefix("mild_") for part in value)
-    return "..".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)
+    if isinstance(value, Task):
+        return value.name.removeprefix("mild_")
+    if isinstance(value, tuple):
+        return (" + " if isinstance(value[0], Task) else " and " if isinstance(value[0], tuple) else "..").join(map(_text, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -132,6 +132,8 @@ _SINGLE = (
     Task("downsample_x3", "resolution", downsample, {"factor": 3}, SENSOR, _LOW_RESOLUTION, "FoundIR-v2; Set5, Set14"),
     Task("downsample_x4", "resolution", downsample, {"factor": 4}, SENSOR, _LOW_RESOLUTION, "FoundIR-v2; Set5, Set14"),
     Task("downsample_x8", "resolution", downsample, {"factor": 8}, SENSOR, _LOW_RESOLUTION, "FoundIR-v2"),
+    Task("area_downsample_x2", "resolution", downsample, {"factor": 2, "kernel": "area"}, SENSOR, _LOW_RESOLUTION, "FoundIR-v2"),
+    Task("area_downsample_x4", "resolution", downsample, {"factor": 4, "kernel": "area"}, SENSOR, _LOW_RESOLUTION, "FoundIR-v2"),
     Task("aliasing", "resolution", aliasing, {}, SENSOR, _LOW_RESOLUTION, "nearest-neighbour thumbnails"),
     Task(
         "real_esrgan", "resolution", second_order_degradation, {}, SENSOR, ("low_resolution", "blur", "noise", "compression"), _REAL_ESRGAN

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -92,4 +94,10 @@ def test_the_sheet_shows_the_tasks_of_a_family(tmp_path, original, capsys):
     assert main(["tasks", "--family", "noise", "--sheet", str(sheet), "--image", str(original)]) == 0
     count = sum(task.family == "noise" for task in TASKS.values())
     assert f"{count} sub-tasks" in capsys.readouterr().out
-    assert Image.open(sheet).width == 5 * 400
+    assert Image.open(sheet).width == 5 * 320
+
+
+def test_the_page_of_sub_tasks_shows_the_table_as_it_is(capsys):
+    assert main(["tasks"]) == 0
+    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    assert page.endswith(capsys.readouterr().out), "run `make docs`"
