@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from PIL import Image
 
+from .augmentation import NO_AUGMENTATION, Augmentation
 from .hub_datasets import HubStream
 from .pairs import PairSource
 from .photos import PhotoBank
@@ -76,14 +77,20 @@ class TrainingData:
         self.validation = PhotoBank(held_out, limit=validation_photos)
 
     def batches(
-        self, proportions: Mapping[str, float], batch_size: int, crop_size: int, context_size: int, seed: int, tone_share: float = 0.0
+        self,
+        proportions: Mapping[str, float],
+        batch_size: int,
+        crop_size: int,
+        context_size: int,
+        seed: int,
+        augmentation: Augmentation = NO_AUGMENTATION,
     ) -> PairSource | PairStream:
         """The training pairs of one stage, see [`~foundir_hf.data.pairs.PairSource`]; every process draws its own."""
         shape = (proportions, batch_size, crop_size, context_size)
         if isinstance(self.source, PhotoBank):
-            return PairSource(self.source, *shape, seed=seed + 100_000 * self.process, verdicts=self.verdicts, tone_share=tone_share)
+            return PairSource(self.source, *shape, seed=seed + 100_000 * self.process, verdicts=self.verdicts, augmentation=augmentation)
         place = {"process": self.process, "processes": self.processes, "workers": self.workers}
-        return PairStream(self.source, *shape, seed=seed, device=self.device, verdicts=self.verdicts, tone_share=tone_share, **place)
+        return PairStream(self.source, *shape, seed=seed, device=self.device, verdicts=self.verdicts, augmentation=augmentation, **place)
 
 
 def estimate_pixels(source: Source, probes: int = 32) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from .augmentation import tone_jitter
+from .augmentation import NO_AUGMENTATION, Augmentation
 from .fitness import is_fit, task_called
 from .photos import PhotoBank
 from .tasks import get_task
@@ -42,7 +42,7 @@ def make_batch(
     crop_size: int,
     thumbnail_size: int,
     generator: torch.Generator,
-    tone_share: float = 0.0,
+    augmentation: Augmentation = NO_AUGMENTATION,
 ) -> PairBatch:
     """Degrades crops by their tasks, unless they bring their LQ, and cuts the training crops out of them.
 
@@ -53,13 +53,12 @@ def make_batch(
         crop_size: Side of the training crops.
         thumbnail_size: Side of the thumbnails.
         generator: Of everything random.
-        tone_share: Share of the clean crops that get another tone first, see
-            [`~foundir_hf.data.augmentation.tone_jitter`]; pairs keep theirs.
+        augmentation: Of clean crops; pairs stay as they are.
     """
     clean = hq.float() / 255
     alone = [i for i, given in enumerate(lq) if given is None]
-    if tone_share and alone:
-        clean[alone] = tone_jitter(clean[alone], generator, share=tone_share)
+    if alone:
+        clean[alone] = augmentation(clean[alone], generator)
     degraded = torch.empty_like(clean)
     for i, given in enumerate(lq):
         if given is not None:
@@ -98,7 +97,7 @@ class PairSource:
         thumbnail_size: Side of the thumbnail.
         seed: Of the whole stream.
         verdicts: Of the cleaning manifest, by sample name.
-        tone_share: See [`make_batch`].
+        augmentation: See [`make_batch`].
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class PairSource:
         thumbnail_size: int = 64,
         seed: int = 0,
         verdicts: Mapping[str, Verdict] | None = None,
-        tone_share: float = 0.0,
+        augmentation: Augmentation = NO_AUGMENTATION,
     ):
         if context_size < crop_size:
             raise ValueError(f"`context_size` must be at least `crop_size` {crop_size}, got {context_size}.")
@@ -119,7 +118,7 @@ class PairSource:
         self.tasks = [get_task(name) for name in proportions]
         self.weights = torch.tensor(list(proportions.values()), dtype=torch.float, device=photos.device)
         self.batch_size, self.crop_size, self.context_size = batch_size, crop_size, context_size
-        self.thumbnail_size, self.seed, self.tone_share = thumbnail_size, seed, tone_share
+        self.thumbnail_size, self.seed, self.augmentation = thumbnail_size, seed, augmentation
         judged = [(sample, (verdicts or {}).get(sample.name)) for sample in photos.samples]
         # Of each task, the numbers of the photographs that are fit for it. A pair has a task of its own.
         self.fit = [
@@ -142,7 +141,7 @@ class PairSource:
         hq, lq = self.photos.crops(which, self.context_size, generator)
         samples = [self.photos.samples[i] for i in which]
         tasks = [s.task or self.tasks[i].name for i, s in zip(drawn, samples, strict=True)]
-        return make_batch(hq, lq, tasks, self.crop_size, self.thumbnail_size, generator, self.tone_share)
+        return make_batch(hq, lq, tasks, self.crop_size, self.thumbnail_size, generator, self.augmentation)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: batches follow from their numbers."""

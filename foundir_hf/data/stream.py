@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
+from .augmentation import NO_AUGMENTATION, Augmentation
 from .fitness import TaskShares
 from .hub_datasets import HubStream
 from .pairs import PairBatch, make_batch, step_generator
@@ -269,7 +270,7 @@ class PairStream:
 
     Args:
         source: Where samples come from. Pairs keep their LQ and their task, however `proportions` share out the others.
-        proportions, batch_size, crop_size, context_size, thumbnail_size, tone_share: As there.
+        proportions, batch_size, crop_size, context_size, thumbnail_size, augmentation: As there.
         seed: The same in all processes.
         device: Where batches are made.
         process, processes, workers: See [`CropStream`].
@@ -291,11 +292,11 @@ class PairStream:
         processes: int = 1,
         workers: int = 2,
         verdicts: Mapping[str, Verdict] | None = None,
-        tone_share: float = 0.0,
+        augmentation: Augmentation = NO_AUGMENTATION,
     ):
         if context_size < crop_size:
             raise ValueError(f"`context_size` must be at least `crop_size` {crop_size}, got {context_size}.")
-        self.batch_size, self.crop_size, self.thumbnail_size, self.tone_share = batch_size, crop_size, thumbnail_size, tone_share
+        self.batch_size, self.crop_size, self.thumbnail_size, self.augmentation = batch_size, crop_size, thumbnail_size, augmentation
         self.seed, self.device, self.process, self.processes = seed, torch.device(device), process, processes
         tasks, verdicts = [get_task(name) for name in proportions], verdicts or {}
         names = [source.name(i) for i in range(len(source)) if source.task(i) is None] if verdicts and isinstance(source, Source) else None
@@ -332,7 +333,7 @@ class PairStream:
         clean = [crop.name for crop in crops if crop.lq is None]
         drawn = iter(self.shares.draw(clean, generator) if clean else [])
         tasks = [crop.task or next(drawn) for crop in crops]
-        return make_batch(hq, lq, tasks, self.crop_size, self.thumbnail_size, generator, self.tone_share)
+        return make_batch(hq, lq, tasks, self.crop_size, self.thumbnail_size, generator, self.augmentation)
 
     def state_dict(self) -> dict[str, Any]:
         """Where this process stands, ready for JSON."""

@@ -25,7 +25,7 @@ class StageConfig:
         learning_rate: Peak rate; warmed up over `warmup_steps`, then a cosine down to 1 % of it.
         batch_size, crop_size, context_size: See [`~foundir_hf.data.pairs.PairSource`].
         tasks: Share of each task; left out, clean photographs only.
-        tone_share: Share of clean photographs that get another tone, see [`~foundir_hf.data.augmentation.tone_jitter`].
+        tone_share, texture_share: Of clean photographs that get another one, see [`~foundir_hf.data.augmentation.Augmentation`].
         diffusion_share: In `end_to_end`, the share of steps spent on the diffusion objective, which keeps sampling in many steps alive.
         plain_share: In `end_to_end`, the share of steps decoded at fidelity 0, which keeps the plain decoder alive.
         loss: In `end_to_end`, see [`~foundir_hf.training.objectives.restoration_loss`].
@@ -42,6 +42,7 @@ class StageConfig:
     context_size: int = 192
     tasks: Mapping[str, float] = field(default_factory=lambda: {"clean": 1.0})
     tone_share: float = 0.0
+    texture_share: float = 0.0
     diffusion_share: float = 0.0
     plain_share: float = 0.0
     loss: Literal["rmse", "psnr", "balanced"] = "rmse"

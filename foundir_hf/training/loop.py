@@ -18,6 +18,7 @@ from diffusers import SchedulerMixin
 from diffusers.training_utils import EMAModel
 from tqdm.auto import tqdm
 
+from ..data.augmentation import Augmentation
 from ..data.loading import InMemory, TrainingData
 from ..data.pairs import PairSource
 from ..data.stream import PairStream
@@ -89,7 +90,8 @@ def train(
         accelerator.register_for_checkpointing(schedule, ema)
         # Every stage draws its own stream.
         seed = config.seed + 1000 * stage_index
-        source = training_data.batches(stage.tasks, stage.batch_size, stage.crop_size, stage.context_size, seed, stage.tone_share)
+        augmentation = Augmentation(stage.tone_share, stage.texture_share)
+        source = training_data.batches(stage.tasks, stage.batch_size, stage.crop_size, stage.context_size, seed, augmentation)
         if resumed is not None:
             accelerator.load_state(str(resumed))
             if (resumed / "data.json").is_file():  # older checkpoints have none, and need none: their data were in memory

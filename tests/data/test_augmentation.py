@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from foundir_hf.data.augmentation import tone_jitter
+from foundir_hf.data.augmentation import Augmentation, texture_jitter, tone_jitter
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -38,12 +38,12 @@ def test_the_order_of_brightness_survives():
 
 
 def test_ranges_at_one_change_nothing_but_rounding():
-    unit = {"exposure": (1, 1), "gamma": (1, 1), "contrast": (1, 1), "saturation": (1, 1)}
+    unit = {"exposure": (1, 1), "gamma": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "lift": (0, 0)}
     assert torch.allclose(tone_jitter(ramp(2), seeded(), share=1.0, **unit), ramp(2), atol=1e-5)
 
 
 def test_each_range_does_what_its_name_says():
-    same = {"exposure": (1, 1), "gamma": (1, 1), "contrast": (1, 1), "saturation": (1, 1)}
+    same = {"exposure": (1, 1), "gamma": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "lift": (0, 0)}
     images = ramp(1)
     darker = tone_jitter(images, seeded(), share=1.0, **{**same, "exposure": (0.5, 0.5)})
     assert torch.allclose(darker, images * 0.5 ** (1 / 2.2), atol=1e-4)
@@ -51,3 +51,30 @@ def test_each_range_does_what_its_name_says():
     assert torch.allclose(flatter.std(), images.std() / 2, rtol=1e-3)
     grey = tone_jitter(images, seeded(), share=1.0, **{**same, "saturation": (0.0, 0.0)})
     assert torch.allclose(grey[:, 0], grey[:, 2], atol=1e-6)
+    lifted = tone_jitter(images * 0, seeded(), share=1.0, **{**same, "lift": (0.1, 0.1)})
+    assert torch.allclose(lifted, torch.tensor(0.1), atol=1e-5)
+    white = tone_jitter(images * 0 + 1, seeded(), share=1.0, **{**same, "lift": (0.1, 0.1)})
+    assert torch.allclose(white, torch.tensor(1.0), atol=1e-5)
+
+
+def test_sharpness_scales_detail_and_leaves_flat_areas_alone():
+    images = (torch.arange(16) % 2 * 0.2 + 0.4).expand(2, 3, 16, 16).clone()
+    crisper = texture_jitter(images, seeded(), share=1.0, sharpness=(0.5, 0.5), grain=(0, 0))
+    softer = texture_jitter(images, seeded(), share=1.0, sharpness=(-0.3, -0.3), grain=(0, 0))
+    assert crisper.std() > images.std() > softer.std()
+    flat = images * 0 + 0.4
+    assert torch.allclose(texture_jitter(flat, seeded(), share=1.0, grain=(0, 0)), flat, atol=1e-6)
+
+
+def test_grain_is_grey_and_as_strong_as_it_says():
+    flat = torch.full((4, 3, 64, 64), 0.5)
+    noise = texture_jitter(flat, seeded(), share=1.0, sharpness=(0, 0), grain=(4, 4)) - flat
+    assert torch.allclose(noise[:, 0], noise[:, 2], atol=1e-6)
+    assert abs(noise.std().item() * 255 - 4) < 0.2
+    half = texture_jitter(flat.repeat(50, 1, 1, 1), seeded(), share=0.5, sharpness=(0, 0), grain=(4, 4)) - 0.5
+    assert 0.35 < (half.flatten(1).std(dim=1) > 0.001).float().mean() < 0.65
+
+
+def test_no_augmentation_is_the_default():
+    assert torch.equal(Augmentation()(ramp(2), seeded()), ramp(2))
+    assert not torch.equal(Augmentation(texture=1.0)(ramp(2), seeded()), ramp(2))
