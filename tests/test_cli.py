@@ -18,7 +18,7 @@ from foundir_hf.cli import main
 from foundir_hf.cli.common import UsageError, check_writable
 from foundir_hf.cli.restore import plan_outputs
 
-COMMANDS = ["restore", "demo", "evaluate", "info", "export", "tasks", "degrade", "pack", "clean"]
+COMMANDS = ["restore", "demo", "evaluate", "info", "export", "tasks", "degrade", "diagnose", "clean", "pack"]
 
 
 @pytest.fixture(scope="module")

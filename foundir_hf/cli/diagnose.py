@@ -1,0 +1,84 @@
+"""`foundir diagnose`: what is wrong with a photograph."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from .common import UsageError
+
+# A photograph has a defect from here on; weaker suspicions down to the other are shown below those.
+LIKELY, SUSPECTED = 0.5, 0.15
+_BAR = 20
+
+
+def add_parser(commands) -> None:
+    """Adds the verb to the command line."""
+    parser = commands.add_parser("diagnose", help="tell what is wrong with photographs, with probabilities")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="IMAGE", help="photograph, or folder (searched recursively)")
+    parser.add_argument("--json", action="store_true", help="print every probability, by file, as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints a small table for each photograph; one that cannot be read is told and skipped."""
+    paths = list_inputs(arguments.paths)
+    from ..diagnosis import diagnose, load_classifier
+    from ..photo import PhotoError, read_photo
+
+    classifier = load_classifier()
+    diagnoses, failures = {}, []
+    for path in paths:
+        try:
+            photo = read_photo(path)
+        except PhotoError as error:  # one bad photograph must not stop the others
+            failures.append(str(error))
+            if len(paths) > 1:
+                print(f"foundir: {error}", file=sys.stderr)
+            continue
+        diagnoses[str(path)] = diagnose(photo.image, classifier)
+        if not arguments.json:
+            print(to_table(str(path), diagnoses[str(path)]))
+    if arguments.json and diagnoses:
+        rounded = {path: {defect: round(p, 4) for defect, p in diagnosis.items()} for path, diagnosis in diagnoses.items()}
+        print(json.dumps(rounded, indent=1))
+    if failures:
+        raise UsageError(failures[0] if len(paths) == 1 else f"{len(failures)} of {len(paths)} photographs could not be read.")
+
+
+def list_inputs(paths: list[Path]) -> list[Path]:
+    """Photographs, and those in folders, each once, in the order given; raises [`UsageError`] before any work is done."""
+    from ..data.photos import IMAGE_SUFFIXES
+
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            if not inside:
+                raise UsageError(f"{path}: holds no photographs.")
+        elif path.is_file():
+            inside = [path]
+        else:
+            raise UsageError(f"{path}: no such file or folder.")
+        for photo in inside:
+            found.setdefault(photo.resolve(), photo)
+    return list(found.values())
+
+
+def to_table(name: str, diagnosis: dict[str, float]) -> str:
+    """A photograph's name and a line a defect, with a bar; or that it looks clean."""
+    likeliest = next(iter(diagnosis))
+    if diagnosis[likeliest] < LIKELY:
+        return f"{name}\n  looks clean (most suspected: {_spoken(likeliest)}, {diagnosis[likeliest]:.0%})"
+    lines = [name]
+    for defect, probability in diagnosis.items():
+        if probability >= SUSPECTED:
+            bar = "#" * round(probability * _BAR)
+            lines.append(f"  {_spoken(defect):<15} {bar:<{_BAR}} {probability:>4.0%}" + ("" if probability >= LIKELY else "  perhaps"))
+    return "\n".join(lines)
+
+
+def _spoken(defect: str) -> str:
+    return defect.replace("_", " ")
