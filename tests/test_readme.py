@@ -47,8 +47,12 @@ def test_every_python_snippet_runs(workplace):
 def test_every_foundir_command_runs(workplace, capsys):
     lines = [line.split("#")[0] for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(line.split("foundir", 1)[1]) for line in lines if line.startswith(".venv/bin/foundir")]
-    assert [c[0] for c in commands] == ["restore", "restore", "restore", "info"]
+    verbs = ["restore", "restore", "restore", "info", "diagnose", "tasks", "degrade", "evaluate", "evaluate"]
+    assert [command[0] for command in commands] == verbs
     for command in commands:
+        build_parser().parse_args(command)
+        if command[0] == "evaluate":  # minutes; tests/cli/test_evaluate.py has them
+            continue
         assert main([*command, *(["--overwrite"] if command[0] == "restore" else [])]) == 0, capsys.readouterr().err
     assert Path("restored/beach/a.png").is_file()
     assert Image.open("large.png").size == tuple(2 * side for side in Image.open("small.png").size)
@@ -56,7 +60,13 @@ def test_every_foundir_command_runs(workplace, capsys):
 
 def test_every_make_target_and_file_that_the_documents_name_exists():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for name in ("README.md", "CONTRIBUTING.md", "training/README.md", "model_card.md"):
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "training/README.md",
+        "model_card.md",
+        *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+    ):
         document = (ROOT / name).read_text(encoding="utf-8")
         for target in re.findall(r"`?make ([a-z]+)", document):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{name}: make {target}"

@@ -18,7 +18,7 @@ from .baselines import enlarge, run_baseline
 from .ceiling import ceiling
 from .damage import degrade_image
 from .files import read_rgb
-from .metrics import DEFAULT_METRICS, Meter, psnr
+from .metrics import DEFAULT_METRICS, REMOVED, Meter, psnr
 from .outputs import Outputs
 from .suites import Case, Suite
 
@@ -113,7 +113,9 @@ def measure(
                 if other.name in images:
                     raise ValueError(f"`outputs` must not be called {other.name!r}: that is a method of this run.")
                 images[other.name] = image
-        methods = {name: meter.measure(image, case.truth, channel=case.channel, crop=case.crop) for name, image in images.items()}
+        before = meter.judge(case.degraded) if REMOVED in meter.names and case.defects else None
+        against = {"before": before, "defects": case.defects, "channel": case.channel, "crop": case.crop}
+        methods = {name: meter.measure(image, case.truth, **against) for name, image in images.items()}
         yield Measurement(case, images, Score(case.set, case.family, case.task, case.image, methods, baselines), seconds)
 
 

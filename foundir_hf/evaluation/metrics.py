@@ -1,15 +1,16 @@
-"""Metrics against a ground truth: PSNR, SSIM and MS-SSIM, on RGB or on the luma of the super-resolution literature.
+"""Metrics: PSNR, SSIM and MS-SSIM against a ground truth, on RGB or on the luma of the super-resolution literature; damage removed.
 
 Images are `(height, width, 3)` or `(height, width)` on the scale of 8 bits: `uint8`, or floating point for inputs that were never rounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 
+from ..diagnosis import diagnose, removed_share
 from .perceptual import PERCEPTUAL, Perceptual
 
 PEAK = 255
@@ -75,8 +76,9 @@ def crop_border(image: np.ndarray, border: int) -> np.ndarray:
 
 
 FULL_REFERENCE: dict[str, Callable[[np.ndarray, np.ndarray], float | None]] = {"psnr": psnr, "ssim": ssim, "ms_ssim": ms_ssim}
-METRICS = (*FULL_REFERENCE, *PERCEPTUAL)
-DEFAULT_METRICS = tuple(FULL_REFERENCE)
+REMOVED = "removed"  # see `foundir_hf.diagnosis.removed_score`: 0 to 1, higher is better, never read alone
+METRICS = (*FULL_REFERENCE, REMOVED, *PERCEPTUAL)
+DEFAULT_METRICS = (*FULL_REFERENCE, REMOVED)
 
 
 class Meter:
@@ -102,10 +104,25 @@ class Meter:
             if name in FULL_REFERENCE:
                 FULL_REFERENCE[name](probe, probe)
 
-    def measure(self, image: np.ndarray, truth: np.ndarray | None, *, channel: str = "rgb", crop: int = 0) -> dict[str, float | None]:
-        """Every metric of one image, `(height, width, 3)`; `None` where there is no truth, or too small an image.
+    @staticmethod
+    def judge(image: np.ndarray) -> dict[str, float]:
+        """The defects of an image, see [`~foundir_hf.diagnosis.diagnose`]; what was never rounded is rounded for it."""
+        return diagnose(np.rint(image.clip(0, PEAK)).astype(np.uint8))
+
+    def measure(
+        self,
+        image: np.ndarray,
+        truth: np.ndarray | None,
+        *,
+        before: Mapping[str, float] | None = None,
+        defects: Sequence[str] = (),
+        channel: str = "rgb",
+        crop: int = 0,
+    ) -> dict[str, float | None]:
+        """Every metric of one image, `(height, width, 3)`; `None` where there is no truth, no known defect, or too small an image.
 
         Args:
+            before, defects: What [`judge`] says of the input, and what is to be removed from it, for `removed`.
             channel: `"rgb"`, or `"y"` for [`to_luma`]; perceptual metrics always see colours.
             crop: Pixels left out on every side.
         """
@@ -113,6 +130,8 @@ class Meter:
             raise ValueError(f"`image` must have the shape of its truth {truth.shape}, got {image.shape}.")
         image, truth = crop_border(image, crop), None if truth is None else crop_border(truth, crop)
         values: dict[str, float | None] = {name: metric(image, truth) for name, metric in self._perceptual.items()}
+        if before is not None and defects:
+            values[REMOVED] = removed_share(before, self.judge(image), defects)
         if truth is not None:
             pair = (to_luma(image), to_luma(truth)) if channel == "y" else (image, truth)
             values |= {name: metric(*pair) for name, metric in FULL_REFERENCE.items() if name in self.names}

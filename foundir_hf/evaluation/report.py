@@ -95,7 +95,13 @@ def to_markdown(report: dict[str, Any], figures: Sequence[str] = ()) -> str:
         "",
         to_table(tasks, others),
     ]
-    titles = {"ssim": "SSIM", "ms_ssim": "MS-SSIM", "lpips": "LPIPS (lower is better)", "dists": "DISTS (lower is better)"}
+    titles = {
+        "ssim": "SSIM",
+        "ms_ssim": "MS-SSIM",
+        "lpips": "LPIPS (lower is better)",
+        "dists": "DISTS (lower is better)",
+        "removed": "Damage removed, 0 to 1",
+    }
     titles |= {"musiq": "MUSIQ", "clipiqa": "CLIP-IQA"}
     for metric in report["metrics"]:
         table = "" if metric == "psnr" else to_metric_table(tasks, metric)

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from ..data.photos import list_photos
+from ..data.tasks import TASKS
 from . import baselines
 from .damage import Damage, select_damage
 from .files import hash_files, read_rgb
@@ -35,6 +36,7 @@ class Case:
         truth: The same shape, `uint8`; `None` if there is none.
         small: The input before it was enlarged to the truth's size, for super-resolution.
         baselines: Names of the classical methods to compare with.
+        defects: What is to be removed, as `removes` of the task table names it.
         channel, crop: How to measure, see [`~foundir_hf.evaluation.metrics.Meter.measure`].
     """
 
@@ -46,6 +48,7 @@ class Case:
     truth: np.ndarray | None
     small: np.ndarray | None = None
     baselines: tuple[str, ...] = ()
+    defects: tuple[str, ...] = ()
     channel: str = "rgb"
     crop: int = 0
 
@@ -70,6 +73,7 @@ class ImageSet:
         channel: `"rgb"`, or `"y"` for luma, as super-resolution is measured.
         crop: Pixels left out on every side when measuring.
         baselines: Of sets with inputs of their own; clean sets have those of their damage.
+        defects: The same, what is to be removed.
         family: What tables group it under; by default the damage's family, or the name of a set with inputs of its own.
     """
 
@@ -81,6 +85,7 @@ class ImageSet:
     channel: str = "rgb"
     crop: int = 0
     baselines: tuple[str, ...] = ()
+    defects: tuple[str, ...] = ()
     family: str | None = None
 
     @cached_property
@@ -131,7 +136,6 @@ class ImageSet:
                 truth = truth[:height, :width]
                 degraded, small = _at_size(damage.apply(truth, path.name, seed), truth, path)
                 name = path.relative_to(self.folder).as_posix()
-                chosen = baselines.for_defects(damage.defects)
                 yield make(
                     family=self.family or damage.family,
                     task=damage.name,
@@ -139,7 +143,8 @@ class ImageSet:
                     degraded=degraded,
                     truth=truth,
                     small=small,
-                    baselines=chosen,
+                    baselines=baselines.for_defects(damage.defects),
+                    defects=damage.defects,
                 )
         if self.kind != "clean":
             for truth_path, input_path in self.files:
@@ -158,6 +163,7 @@ class ImageSet:
                     truth=truth,
                     small=small,
                     baselines=self.baselines,
+                    defects=self.defects,
                 )
 
 
@@ -250,7 +256,7 @@ def _parse_set(entry: Any, data: Path, limit: int | None) -> ImageSet:
     if len(kinds) != 1:
         raise ValueError(f"must name one folder as {', '.join(KINDS[:-1])} or {KINDS[-1]}, got {entry!r}.")
     kind = kinds[0]
-    accepted = {kind, "name", "family", "limit", "channel", "crop", "tasks" if kind == "clean" else "baselines"}
+    accepted = {kind, "name", "family", "limit", "channel", "crop", *(("tasks",) if kind == "clean" else ("defects", "baselines"))}
     if set(entry) - accepted:
         raise ValueError(f"takes {', '.join(sorted(accepted))}; got {', '.join(sorted(map(str, set(entry) - accepted)))}.")
     folder = SAMPLES if entry[kind] == "samples" and kind == "clean" else data / str(entry[kind])
@@ -260,9 +266,13 @@ def _parse_set(entry: Any, data: Path, limit: int | None) -> ImageSet:
             raise ValueError(f"`{key}` must be a whole number from {low}, got {value!r}.")
     if entry.get("channel", "rgb") not in ("rgb", "y"):
         raise ValueError(f"`channel` must be 'rgb' or 'y', got {entry['channel']!r}.")
-    for key in ("tasks", "baselines"):
+    for key in ("tasks", "defects", "baselines"):
         if not isinstance(entry.get(key, []), list):
             raise ValueError(f"`{key}` must be a list, got {entry[key]!r}.")
+    defects = entry.get("defects", [])
+    known = sorted({defect for task in TASKS.values() for defect in task.removes})
+    if not set(defects) <= set(known):
+        raise ValueError(f"`defects` must be among {', '.join(known)}; got {', '.join(map(str, sorted(set(defects) - set(known))))}.")
     limits = [value for value in (entry.get("limit"), limit) if value is not None]
     return ImageSet(
         kind=kind,
@@ -272,7 +282,8 @@ def _parse_set(entry: Any, data: Path, limit: int | None) -> ImageSet:
         limit=min(limits, default=None),
         channel=entry.get("channel", "rgb"),
         crop=entry.get("crop", 0),
-        baselines=baselines.choose(entry.get("baselines", [])),
+        baselines=baselines.choose(entry["baselines"]) if "baselines" in entry else baselines.for_defects(defects),
+        defects=tuple(defects),
         family=None if entry.get("family") is None else str(entry["family"]),
     )
 

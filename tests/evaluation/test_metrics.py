@@ -99,3 +99,20 @@ def test_a_meter_refuses_unknown_metrics_and_other_sizes():
         Meter(("psnr", "mse"))
     with pytest.raises(ValueError, match=r"`image` must have the shape of its truth \(40, 48, 3\), got \(40, 40, 3\)"):
         Meter(("psnr",)).measure(pixels(40, 40), pixels())
+
+
+def test_removed_is_nothing_for_the_input_itself_and_most_for_the_clean_photograph():
+    from foundir_hf.data.tasks import get_task
+    from foundir_hf.evaluation.damage import degrade_image
+    from foundir_hf.evaluation.files import read_rgb
+    from foundir_hf.evaluation.suites import SAMPLES
+
+    truth = read_rgb(SAMPLES / "coffee.jpg")
+    degraded = degrade_image(truth, get_task("gaussian_noise"), "coffee.jpg", 0)
+    meter = Meter(["removed"])
+    before = meter.judge(degraded)
+    same, clean = (meter.measure(image, truth, before=before, defects=("noise",))["removed"] for image in (degraded, truth))
+    assert same == 0
+    assert clean is not None
+    assert clean > 0.5
+    assert meter.measure(truth, truth, before=before)["removed"] is None  # nothing to remove is named

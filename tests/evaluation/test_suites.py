@@ -120,9 +120,9 @@ def test_super_resolution_crops_its_truth_to_multiples_of_the_factor(tmp_path):
 
 def test_sets_without_a_truth_have_inputs_only(tmp_path):
     save(tmp_path / "real" / "a.png", pixels())
-    (case,) = load_suite(write(tmp_path, {"unpaired": "real", "baselines": ["haze"]}), tmp_path).sets[0].cases(0)
+    (case,) = load_suite(write(tmp_path, {"unpaired": "real", "defects": ["haze"]}), tmp_path).sets[0].cases(0)
     assert case.truth is None
-    assert (case.image, case.baselines) == ("a.png", ("dark_channel",))
+    assert (case.image, case.baselines, case.defects) == ("a.png", ("dark_channel",), ("haze",))
 
 
 def test_a_set_is_called_as_its_folder_unless_the_suite_says_otherwise(tmp_path):
@@ -160,6 +160,7 @@ def test_folders_of_one_s_own_make_a_suite(tmp_path):
         ({"clean": "x", "tasks": "all"}, "`tasks` must be a list, got 'all'"),
         ({"clean": "x", "tasks": ["hail"]}, "got 'hail'"),
         ({"paired": "x", "baselines": ["bm3d"]}, "got 'bm3d'"),
+        ({"paired": "x", "defects": ["fog"]}, "`defects` must be among .*; got fog"),
     ],
 )
 def test_entries_that_say_what_they_cannot_are_refused_by_file_and_number(tmp_path, entry, message):
