@@ -173,7 +173,8 @@ _SINGLE = (
     Task("old_photo", "media", old_photo, {}, FILE, ("scratches", "color", "noise"), "Wan et al., CVPR 2020"),
 )
 
-# Ingredients of composites are milder than the same damage alone: two full doses leave nothing to restore.
+# Ingredients of composites are milder than the same damage alone: two full doses leave nothing to restore. Darkness comes without its
+# noise, which would be blurred by the lens that comes after it.
 _MILD = {
     "blur": Task("mild_motion_blur", "blur", motion_blur, {"length": (5, 15)}, LENS, _BLUR),
     "defocus": Task("mild_defocus", "blur", defocus_blur, {"radius": (1, 3)}, LENS, _BLUR),
@@ -184,7 +185,7 @@ _MILD = {
     "raindrops": Task("mild_raindrops", "weather", raindrops, {}, LENS, ("raindrops",)),
     "snow": Task("mild_snow", "weather", snow, {}, SCENE, ("snow",)),
     "haze": Task("mild_haze", "weather", haze, {"density": (0.4, 1.6)}, SCENE, _HAZE),
-    "low_light": Task("mild_low_light", "illumination", low_light, {"exposure": (0.12, 0.5)}, LIGHT, _DARKNESS),
+    "low_light": Task("mild_low_light", "illumination", low_light, {"exposure": (0.12, 0.5), "noise": (0.0, 0.0)}, LIGHT, _DARKNESS),
     "color_cast": Task("mild_color_cast", "illumination", color_cast, {}, LIGHT, _COLOR),
 }
 

@@ -137,3 +137,13 @@ def test_a_new_task_is_one_row():
     row = replace(TASKS["haze"], name="thin_haze", ranges={"density": (0.1, 0.3)}, stage=SCENE)
     thin, thick = (task.degrade(scene(2), torch.Generator().manual_seed(1)) for task in (row, TASKS["dense_haze"]))
     assert (thin - scene(2)).abs().mean() < (thick - scene(2)).abs().mean()
+
+
+@every_task
+def test_what_the_other_images_show_decides_nothing(name):
+    images = scene(3)
+    others = images.clone()
+    others[1] = torch.rand(images[1].shape, generator=torch.Generator().manual_seed(8))
+    first, second = (get_task(name).degrade(batch, torch.Generator().manual_seed(4)) for batch in (images, others))
+    assert torch.allclose(first[0], second[0], atol=1e-5)
+    assert torch.allclose(first[2], second[2], atol=1e-5)

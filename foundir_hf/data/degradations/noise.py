@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from .blur import filter_planes, gaussian_psf
-from .sampling import chance, log_uniform, normal, to_linear, to_srgb, uniform
+from .sampling import chance, log_uniform, normal, poisson, to_linear, to_srgb, uniform
 
 
 def gaussian_noise(
@@ -44,7 +44,7 @@ def poisson_noise(images: torch.Tensor, generator: torch.Generator, *, peak: tup
     Few photons are drawn as often as many: `peak` is log-uniform.
     """
     photons = log_uniform(images, generator, *peak)
-    return to_srgb(torch.poisson(to_linear(images) * photons, generator=generator) / photons)
+    return to_srgb(poisson(to_linear(images) * photons, generator) / photons)
 
 
 def speckle_noise(images: torch.Tensor, generator: torch.Generator, *, sigma: tuple[float, float] = (0.15, 0.65)) -> torch.Tensor:

@@ -45,6 +45,18 @@ def integer(images: torch.Tensor, generator: torch.Generator, low: int, high: in
     return uniform(images, generator, low, high + 1).floor().clamp(max=high)
 
 
+def poisson(rates: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Counts of independent events at the given mean `rates`, of the same shape `(batch, ...)`.
+
+    Each image counts with a generator of its own: how many random numbers a count takes depends on its rate, and one image must not decide
+    what another draws.
+    """
+    seeds = torch.randint(2**62, (len(rates),), generator=generator, device=rates.device).tolist()
+    return torch.stack(
+        [torch.poisson(rate, torch.Generator(rates.device).manual_seed(seed)) for rate, seed in zip(rates, seeds, strict=True)]
+    )
+
+
 def chance(images: torch.Tensor, generator: torch.Generator, probability: float) -> torch.Tensor:
     """One coin per image, True with `probability`: `(batch, 1, 1, 1)`."""
     return uniform(images, generator, 0.0, 1.0) < probability

@@ -184,8 +184,8 @@ def reflection(
 ) -> torch.Tensor:
     """A window: `I = (1 - 0.3 w) T + w R`, R a second scene, out of focus and doubled by both faces of the glass (Shih et al., CVPR 2015).
 
-    The second scene is the mirrored next image of the batch, the image itself in a batch of one; sums are in linear light, and dim parts
-    of R do not show (Fan et al., ICCV 2017).
+    The second scene is the image itself, mirrored: a batch has no say in what is reflected. Sums are in linear light, and dim parts of R do
+    not show (Fan et al., ICCV 2017).
 
     Args:
         strength: Largest weight w; it varies over the pane.
@@ -194,7 +194,7 @@ def reflection(
     """
     height, width = images.shape[2:]
     short = min(height, width)
-    other = to_linear(images.roll(1, dims=0).flip(3))
+    other = to_linear(images.flip(3))
     x, y = coordinates(images)
     radius, shift = uniform(images, generator, *blur), uniform(images, generator, *ghost)
     turn = uniform(images, generator, 0.0, 2 * math.pi)

@@ -106,13 +106,12 @@ def test_more_fringes_are_finer():
     assert steps == sorted(steps)
 
 
-def test_a_reflection_shows_the_mirrored_other_scene():
-    images = torch.cat([grey(0.3, 64, 64), grey(0.3, 64, 64)])
-    images[1, :, 20:44, 4:20] = 1.0  # on the left: mirrored it lies on the right
+def test_a_reflection_shows_the_mirrored_scene():
+    images = grey(0.3, 64, 64)
+    images[0, :, 20:44, 4:20] = 1.0  # on the left: mirrored it lies on the right
     result = reflection(images, seeded(), strength=(0.8, 0.8), ghost=(0, 0))
     added = (result - images)[0].mean(dim=0)
-    assert added[24:40, 50:].mean() > added[24:40, :14].mean() + 0.05
-    assert added[:, :14].abs().max() < 0.05
+    assert added[24:40, 50:].mean() > added[:12, 50:].mean() + 0.05
 
 
 def test_reflections_of_no_strength_change_nothing():
