@@ -28,7 +28,7 @@ docs: .venv/base
 	printf '%s\n\n' '# Sub-tasks' 'Made by `make docs` from `foundir_hf/data/tasks.py`; `foundir degrade PHOTO --task NAME -o FILE` does one on a photograph of yours.' \
 		'![Every sub-task on the sample photographs](tasks.jpg)' > docs/tasks.md
 	$(BIN)/foundir tasks >> docs/tasks.md
-	$(BIN)/foundir tasks --sheet docs/tasks.jpg
+	$(BIN)/foundir tasks --sheet docs/tasks.jpg --overwrite
 
 clean:
 	rm -rf .venv build dist *.egg-info demo

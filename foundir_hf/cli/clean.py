@@ -23,6 +23,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--rules", type=Path, metavar="FILE", help="rules (YAML) instead of the built-in ones; see docs/cleaning.md")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="contact sheet of what was caught and kept (JPEG or PNG)")
     parser.add_argument("--sheet-photos", type=whole(1, 1000), default=30, metavar="N", help="at most so many of each group (default: 30)")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist (never a photograph or the rules)")
     parser.add_argument("--iqa", nargs="+", default=[], metavar="NAME", help="more scores for rules: musiq, clipiqa (extra `iqa`)")
     parser.add_argument("--workers", type=whole(1, 2), default=2, help="1 or 2 (default: 2)")
     parser.set_defaults(run=run)
@@ -39,22 +40,24 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.sheet is not None and arguments.sheet.suffix.lower() not in PICTURE_SUFFIXES:
         raise UsageError(f"{arguments.sheet}: `--sheet` must end in one of {', '.join(PICTURE_SUFFIXES)}.")
-    from ..data.cleaning import DEFAULT_RULES, clean, load_rules, write_manifest
-    from ..data.photos import list_photos
+    from ..data.cleaning import DEFAULT_RULES, NEAREST, clean, load_rules, write_manifest
+    from ..data.sources import find_targets
 
     metrics = _metrics(arguments.iqa)
     try:
         rules = load_rules(arguments.rules or DEFAULT_RULES)
-        paths = list_photos(arguments.folder)
-        verdicts = clean(paths, rules, metrics=metrics, workers=arguments.workers)
+        source, paired = find_targets(arguments.folder)
+        _check_outputs(arguments, source.paths)
+        if paired:  # several tasks share their clean photographs: dropping the repeats would take the pairs of all but the first
+            rules = tuple(rule for rule in rules if rule.score != NEAREST)
+        verdicts = clean(source.paths, rules, metrics=metrics, workers=arguments.workers)
+        named = {source.name(index): verdict for index, verdict in enumerate(verdicts)}
+        write_manifest(arguments.output, named, rules)
+        if arguments.sheet is not None:
+            write_sheet(arguments.sheet, arguments.folder, named, arguments.sheet_photos)
     except (ValueError, OSError) as error:
         raise UsageError(" ".join(str(error).split())) from error
-    named = {path.relative_to(arguments.folder).as_posix(): verdict for path, verdict in zip(paths, verdicts, strict=True)}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    write_manifest(arguments.output, named, rules)
     print(summary(named, rules))
-    if arguments.sheet is not None:
-        write_sheet(arguments.sheet, arguments.folder, named, arguments.sheet_photos)
 
 
 def summary(verdicts: Mapping[str, Verdict], rules: Sequence[Rule]) -> str:
@@ -62,7 +65,7 @@ def summary(verdicts: Mapping[str, Verdict], rules: Sequence[Rule]) -> str:
     from ..data.cleaning import DEFECTS, catches
 
     limits = [f"{rule.score} > {rule.above:g}" if rule.above is not None else f"{rule.score} < {rule.below:g}" for rule in rules]
-    wide = max(map(len, limits))
+    wide = max(map(len, limits), default=4)
     lines = [f"{'rule':{wide}}  {'verdict':14}  photographs"]
     for rule, limit in zip(rules, limits, strict=True):
         lines.append(f"{limit:{wide}}  {rule.verdict:14}  {catches(rule, verdicts.values()):11d}")
@@ -96,10 +99,39 @@ def write_sheet(path: Path, folder: Path, verdicts: Mapping[str, Verdict], most:
             with Image.open(folder / name) as image:
                 image.draft("RGB", (4 * width, 4 * width))
                 picture = ImageOps.exif_transpose(image).convert("RGB")
-            cells.append((f"{group}: {Path(name).stem}"[:20], ImageOps.pad(picture, blank.size, color="white")))
+            scale = min(blank.width / picture.width, blank.height / picture.height)
+            # `ImageOps.pad` would make a strip of 400 x 1 no pixel high.
+            picture = picture.resize((max(1, round(scale * picture.width)), max(1, round(scale * picture.height))))
+            cell = blank.copy()
+            cell.paste(picture, ((cell.width - picture.width) // 2, (cell.height - picture.height) // 2))
+            cells.append((f"{group}: {Path(name).stem}"[:20], cell))
         cells += [("", blank)] * (-len(cells) % columns)
     if cells:  # nothing at all was readable
         write_picture(contact_sheet(cells, columns=columns, width=width), path)
+
+
+def _check_outputs(arguments: argparse.Namespace, photos: Sequence[Path]) -> None:
+    """Refuses, before anything is scored, to write over what is not ours."""
+    from ..data.cleaning import read_manifest
+    from ..data.photos import IMAGE_SUFFIXES
+
+    # Those that are not judged too: LQ files, and what a manifest.csv leaves out.
+    beside = (path for path in arguments.folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    inputs = {path.resolve() for path in (*photos, *beside, *([arguments.rules] if arguments.rules else []))}
+    for path in (arguments.output, arguments.sheet):
+        if path is not None and path.exists() and path.resolve() in inputs:
+            raise UsageError(f"{path}: is an input; photographs and rules are never overwritten.")
+    if arguments.sheet is not None and arguments.sheet.resolve() == arguments.output.resolve():
+        raise UsageError(f"{arguments.output}: is named twice; `--output` and `--sheet` must be two files.")
+    if arguments.overwrite:
+        return
+    if arguments.sheet is not None and arguments.sheet.exists():
+        raise UsageError(f"{arguments.sheet}: exists; pass --overwrite to replace it.")
+    if arguments.output.exists():
+        try:
+            read_manifest(arguments.output)
+        except (ValueError, OSError) as error:
+            raise UsageError(f"{arguments.output}: exists and is no cleaning manifest; pass --overwrite to replace it.") from error
 
 
 def _metrics(names: Sequence[str]) -> dict[str, Callable[[torch.Tensor], float]]:

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from .common import UsageError, check_writable, whole
 
+SEED_HELP = "decides the damage, together with the file's name: renaming the photograph changes it (default: 0)"
+
 
 def add_parser(commands) -> None:
     """Adds the verb to the command line."""
     parser = commands.add_parser("degrade", help="damage a photograph as a sub-task does")
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument("--task", required=True, metavar="NAME", help="a name that `foundir tasks` lists")
-    parser.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, help="same seed, same bytes (default: 0)")
+    parser.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, help=SEED_HELP)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists (never the input)")
     parser.set_defaults(run=run)
@@ -43,6 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         photo = read_photo(arguments.image)
         degraded = degrade_image(np.asarray(photo.image.convert("RGB")), task, arguments.image.name, arguments.seed)
-        write_photo(replace(photo, image=Image.fromarray(degraded)), arguments.output)
+        image = Image.fromarray(degraded).convert(photo.image.mode)  # a grey profile describes grey pixels only
+        write_photo(replace(photo, image=image), arguments.output)
     except PhotoError as error:
         raise UsageError(str(error)) from error

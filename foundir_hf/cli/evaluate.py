@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from .. import __version__
+from ..evaluation.metrics import DEFAULT_METRICS, METRICS
 from .common import UsageError, check_writable, checkpoint_folder, load, model_options, pipeline_options, restoration_options, whole
 
 EXTRAS = ("ceiling", "baselines", "figures")
@@ -29,11 +30,13 @@ def add_parser(commands) -> None:
     ):
         parser.add_argument(f"--{kind}", type=Path, action="append", default=[], metavar="DIR", help=f"{text}; repeatable")
     parser.add_argument("--limit", type=whole(1, 10**9), help="at most so many photographs of each set")
-    parser.add_argument("--metrics", default="psnr,ssim,ms_ssim", help="also lpips, dists, musiq, clipiqa (default: psnr,ssim,ms_ssim)")
+    default = ",".join(DEFAULT_METRICS)
+    more = ", ".join(name for name in METRICS if name not in DEFAULT_METRICS)
+    parser.add_argument("--metrics", default=default, help=f"also {more} (default: {default})")
     parser.add_argument("--outputs", action="append", default=[], metavar="NAME=DIR", help="restored images of another method; repeatable")
     parser.add_argument("--write-inputs", type=Path, metavar="DIR", help="write the degraded inputs for other methods, and stop")
     parser.add_argument("--without", action="append", default=[], choices=EXTRAS, help="leave out; repeatable")
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for report.json, timing.json, report.md and figures/")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for report.*, timing.* and figures/")
     parser.set_defaults(run=run)
 
 
@@ -46,6 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     for folder in (arguments.output, arguments.write_inputs):
         if folder is not None:
             check_writable(folder)
+    from ..evaluation.benchmark import check
     from ..evaluation.metrics import Meter, MissingExtraError
     from ..evaluation.outputs import write_inputs
     from ..evaluation.perceptual import PerceptualUnavailableError
@@ -58,8 +62,12 @@ def run(arguments: argparse.Namespace) -> None:
             count = write_inputs(suite, arguments.write_inputs, arguments.seed)
             print(f"{count} inputs -> {arguments.write_inputs}")
             return
+        around = None if arguments.output is None else suite.folder_around(arguments.output)
+        if around is not None:
+            raise UsageError(f"{arguments.output}: must not lie among the photographs that are measured, in {around}.")
         Meter(metrics)  # what cannot be measured is told before a model is loaded
         others = _outputs(arguments, suite)
+        check(suite, others)
         if arguments.checkpoint == "none":
             pipeline, hashes, options = None, {}, {}
         else:
@@ -102,10 +110,10 @@ def _hashes(arguments: argparse.Namespace) -> dict[str, str]:
 def _evaluate(arguments: argparse.Namespace, suite, pipeline, metrics: list[str], others: list, hashes: dict, options: dict) -> None:
     from ..evaluation.benchmark import measure
     from ..evaluation.figures import Grids, write_chart
-    from ..evaluation.report import describe_data, to_markdown, to_report
+    from ..evaluation.report import describe_data, pictures_of, to_markdown, to_report
     from ..evaluation.statistics import summarise
     from ..evaluation.tables import to_table
-    from ..evaluation.timing import describe_machine, to_timing
+    from ..evaluation.timing import describe_machine, to_timing, to_timing_page
     from ..files import write_whole
 
     folder = arguments.output
@@ -152,8 +160,12 @@ def _evaluate(arguments: argparse.Namespace, suite, pipeline, metrics: list[str]
         figures = [path.relative_to(folder).as_posix() for path in grids.written]
         if write_chart(report["tasks"], folder / "figures" / "gains.png"):
             figures.insert(0, "figures/gains.png")
+    if (folder / "report.md").is_file():
+        for name in set(pictures_of((folder / "report.md").read_text(encoding="utf-8", errors="replace"))) - set(figures):
+            (folder / name).unlink(missing_ok=True)
     timing = to_timing(times, **describe_machine())
     for name, content in (("report.json", report), ("timing.json", timing)):
         write_whole(folder / name, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    write_whole(folder / "timing.md", to_timing_page(timing).encode())
     write_whole(folder / "report.md", to_markdown(report, figures).encode())
     print(f"\n-> {folder / 'report.md'}")

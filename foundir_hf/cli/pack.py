@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
         *_, report = tqdm(reports, total=len(source), desc="packing", unit="sample", disable=None)
     except (ImportError, OSError, ValueError) as error:
-        raise UsageError(str(error).splitlines()[0]) from error
+        raise UsageError(next(iter(str(error).splitlines()), type(error).__name__)) from error
     for name, reason in report.skipped.items():
         print(f"skipped {name}: {reason}")
     print(

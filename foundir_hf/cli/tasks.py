@@ -23,6 +23,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--image", type=Path, action="append", metavar="IMAGE", help="of the sheet; repeatable (default: samples)")
     parser.add_argument("--family", action="append", metavar="NAME", help="only this family; repeatable")
     parser.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, help="same seed, same pictures (default: 0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a sheet that exists (never a photograph on it)")
     parser.set_defaults(run=run)
 
 
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.sheet is None:
         print(to_table(tasks))
         return
-    check_writable(arguments.sheet.parent)
+    _check_sheet(arguments.sheet, arguments.image, arguments.overwrite)
     from ..photo import PhotoError
 
     try:
@@ -86,6 +87,23 @@ def write_sheet(tasks: Sequence[Task], path: Path, images: Sequence[Path] | None
         which = number % len(files)
         cells.append((task.name, Image.fromarray(degrade_image(photos[which], task, files[which].name, seed))))
     write_picture(contact_sheet(cells, columns=5, width=WIDTH), path, quality=75)
+
+
+def _check_sheet(path: Path, images: Sequence[Path] | None, overwrite: bool) -> None:
+    """Refuses what must not be written before anything is drawn."""
+    from ..data.photos import list_photos
+    from ..evaluation.suites import SAMPLES
+    from ..pictures import PICTURE_SUFFIXES
+
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise UsageError(f"{path}: `--sheet` must end in one of {', '.join(PICTURE_SUFFIXES)}.")
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; `--sheet` needs a file name.")
+    if path.exists() and any(path.resolve() == image.resolve() for image in images or list_photos(SAMPLES)):
+        raise UsageError(f"{path}: is an input; originals are never overwritten.")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: exists; pass --overwrite to replace it.")
+    check_writable(path.parent)
 
 
 def _text(value: Any) -> str:

@@ -8,7 +8,7 @@ denoising.
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -74,9 +74,10 @@ class Rule:
         if self.verdict not in (*DEFECTS, DROP):
             raise ValueError(f"`verdict` must be one of {', '.join((*DEFECTS, DROP))}; got {self.verdict!r}.")
         given = [limit for limit in (self.above, self.below) if limit is not None]
-        number = [limit for limit in given if isinstance(limit, int | float) and not isinstance(limit, bool) and math.isfinite(limit)]
+        # Compared, not converted: YAML has whole numbers that no float can hold.
+        number = [v for v in given if isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= sys.float_info.max]
         if len(given) != 1 or not number:
-            raise ValueError(f"exactly one of `above` and `below` must be a number, got {self.above!r} and {self.below!r}.")
+            raise ValueError(f"exactly one of `above` and `below` must be a number, got {self.above!r:.80} and {self.below!r:.80}.")
 
     def matches(self, value: float) -> bool:
         """Whether a photograph with this score is caught."""
@@ -95,10 +96,11 @@ def load_rules(path: str | Path = DEFAULT_RULES) -> tuple[Rule, ...]:
         OSError: The file cannot be read.
         ValueError: It is no such list; names the file and the rule.
     """
+    content = Path(path).read_bytes()
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+        data = yaml.safe_load(content.decode("utf-8"))
+    except Exception as error:  # impossible dates, deep nesting: PyYAML raises whatever a value leads it to
+        raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split()) or type(error).__name__}") from error
     if not isinstance(data, list) or not data:
         raise ValueError(f"{path}: must be a list of rules, got {type(data).__name__}.")
     return tuple(_rule(entry, f"{path}: rule {number}") for number, entry in enumerate(data, 1))
@@ -190,7 +192,7 @@ def read_manifest(path: str | Path) -> dict[str, Verdict]:
     """
     try:
         manifest = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no UTF-8
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested too deeply
         raise ValueError(f"{path}: is not JSON: {error}") from error
     version = manifest.get("version") if isinstance(manifest, dict) else None
     if version != MANIFEST_VERSION:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import logging
 from collections.abc import Sequence
@@ -60,11 +61,13 @@ class CleanFiles(Source):
 
     Args:
         paths: The files.
-        root: Samples are called by their paths relative to it; left out, by the paths as given.
+        root: Samples are called by their paths relative to it; left out, by the paths as given. A path elsewhere raises `ValueError`.
     """
 
     def __init__(self, paths: Sequence[Path], root: Path | None = None):
         self.paths, self.root = list(paths), root
+        if root is not None and (elsewhere := next((path for path in self.paths if not path.is_relative_to(root)), None)):
+            raise ValueError(f"`paths` must lie in {str(root)!r}, got {str(elsewhere)!r}; a manifest.csv names files below it.")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -114,6 +117,12 @@ class PhotoBank:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def subset(self, which: Sequence[int]) -> PhotoBank:
+        """The samples numbered `which`, in that order; nothing is decoded or copied."""
+        bank = copy.copy(self)
+        bank.samples = [self.samples[index] for index in which]
+        return bank
 
     def crops(
         self, which: Sequence[int], size: int, generator: torch.Generator, max_shrink: float = 6.0

@@ -84,13 +84,17 @@ def decode_sample(name: str, hq: bytes, lq: bytes | None, task: str | None) -> S
         return Sample(name, _to_tensor(clean))
     degraded = decode_rgb(name, lq)
     if degraded.size != clean.size:
-        across, down = clean.width / degraded.width, clean.height / degraded.height
-        # The sides of a shrunk picture are rounded: half a pixel may be missing on either.
-        rounding = 1 / min(degraded.size)
-        if min(across, down) < 1 or abs(across / down - 1) > rounding:
+        if not is_smaller_copy(degraded.size, clean.size):
             raise SampleError(name, f"LQ is {degraded.width}x{degraded.height}, no smaller copy of the {clean.width}x{clean.height} HQ")
         degraded = degraded.resize(clean.size, Image.Resampling.BICUBIC)
     return Sample(name, _to_tensor(clean), _to_tensor(degraded), task)
+
+
+def is_smaller_copy(size: tuple[int, int], full: tuple[int, int]) -> bool:
+    """Whether a picture of `size` can be one of `full`, shrunk: no side longer, and the same proportions but for rounding."""
+    across, down = full[0] / size[0], full[1] / size[1]
+    # The sides of a shrunk picture are rounded: half a pixel may be missing on either.
+    return min(across, down) >= 1 and abs(across / down - 1) <= 1 / min(size)
 
 
 def decode_rgb(name: str, data: bytes) -> Image.Image:

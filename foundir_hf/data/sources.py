@@ -23,13 +23,13 @@ class PairedFolder(Source):
     (`HQ_folder/Task1/a.png` -> `Task1`), and if there is none, the name of `root`.
 
     Args:
-        root: Searched recursively. Samples are called by the paths of their HQ files relative to it. A photograph without a partner raises
-            [`SampleError`] when it is asked for.
+        root: Searched recursively. A photograph without a partner raises [`SampleError`] when it is asked for.
+        base: Samples are called by the paths of their HQ files relative to it; left out, to `root`.
     """
 
-    def __init__(self, root: str | Path):
+    def __init__(self, root: str | Path, base: Path | None = None):
         root = Path(root)
-        self.root = root
+        self.base = root if base is None else base
         self.pairs: list[tuple[Path, Path | None, str]] = []
         for clean_folder, degraded_folder in find_pair_folders(root):
             partners = {p.relative_to(degraded_folder).with_suffix(""): p for p in _pictures(degraded_folder)}
@@ -48,7 +48,7 @@ class PairedFolder(Source):
         return len(self.pairs)
 
     def name(self, index: int) -> str:
-        return self.pairs[index][0].relative_to(self.root).as_posix()
+        return self.pairs[index][0].relative_to(self.base).as_posix()
 
     def task(self, index: int) -> str | None:
         return self.pairs[index][2]
@@ -79,13 +79,17 @@ def open_source(spec: str | Path, split: str | None = None) -> Source | HubStrea
             access or streamed. Otherwise a path: a `.tar` file or a folder of them; a folder written by `Dataset.save_to_disk`; a folder
             with `HQ_folder`/`LQ_folder`, `HQ`/`LQ` or `GT`/`LQ` anywhere in it; or else a folder of clean photographs.
         split: `"train"` or `"val"`. Chosen by a photograph folder's `manifest.csv`, or else by a sub-folder of that name; without either,
-            ignored. The Hub's splits are named in `spec`.
+            ignored. The Hub's splits are named in `spec`. Files keep their names relative to `spec`, the sub-folder included: those that a
+            cleaning manifest of `spec` has.
     """
     text = str(spec)
     for prefix in (HUB, HUB_STREAM):
         if text.startswith(prefix):
-            return open_hub_dataset(text.removeprefix(prefix), streaming=prefix == HUB_STREAM)
-    path = Path(spec)
+            name = text.removeprefix(prefix)
+            if not name.partition(":")[0]:
+                raise ValueError(f"`{spec}` must name a data set: {prefix}NAME[:SPLIT].")
+            return open_hub_dataset(name, streaming=prefix == HUB_STREAM)
+    path = given = Path(spec)
     if path.is_file() and path.suffix == ".tar":
         return ShardSource([path])
     if not path.is_dir():
@@ -97,8 +101,26 @@ def open_source(spec: str | Path, split: str | None = None) -> Source | HubStrea
     if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
         return HubDataset.from_disk(path)
     if find_pair_folders(path):
-        return PairedFolder(path)
-    return CleanFiles(list_photos(path, split), path)
+        return PairedFolder(path, given)
+    return CleanFiles(list_photos(path, split), given)
+
+
+def find_targets(folder: Path) -> tuple[CleanFiles, bool]:
+    """The photographs of a folder that training may take as targets, whatever the split, and whether there are pairs among them.
+
+    Of pairs the HQ files: an LQ is never a target. They are called as the samples of [`open_source`] are.
+
+    Raises:
+        ValueError: `folder` is none or holds no photographs.
+    """
+    pairs = find_pair_folders(folder)
+    if not pairs:
+        return CleanFiles(list_photos(folder), folder), False
+    paired = [path for clean, _ in pairs for path in _pictures(clean)]
+    others = [path for path in _pictures(folder) if not any(path.is_relative_to(part) for pair in pairs for part in pair)]
+    if not paired and not others:
+        raise ValueError(f"`folder` {str(folder)!r} holds no photographs.")
+    return CleanFiles(sorted({*paired, *others}), folder), True
 
 
 def _pictures(folder: Path) -> list[Path]:

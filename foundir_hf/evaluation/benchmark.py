@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..pipelines.pipeline_foundir import FoundIRPipeline
-from .baselines import enlarge, run_baseline
+from .baselines import BASELINES, enlarge, run_baseline
 from .ceiling import ceiling
 from .damage import degrade_image
 from .files import read_rgb
@@ -22,9 +22,10 @@ from .metrics import DEFAULT_METRICS, REMOVED, Meter, psnr
 from .outputs import Outputs
 from .suites import Case, Suite
 
-__all__ = ["CEILING", "INPUT", "RESTORED", "Measurement", "Score", "degrade_image", "measure", "psnr", "read_rgb"]
+__all__ = ["CEILING", "INPUT", "RESTORED", "Measurement", "Score", "check", "degrade_image", "measure", "psnr", "read_rgb"]
 
 INPUT, RESTORED, CEILING = "input", "restored", "ceiling"  # beside these a method is a baseline or somebody's outputs
+LANCZOS = "lanczos"  # a baseline too, for what arrives small
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,20 @@ class Measurement:
     seconds: dict[str, float]
 
 
+def check(suite: Suite, outputs: Sequence[Outputs] = ()) -> None:
+    """What can be told before anything is measured, or a model loaded.
+
+    Raises:
+        ValueError: For photographs that are missing or too small for `crop`, and for outputs that are called as a method of ours or
+            as one another.
+    """
+    suite.check()
+    names = [other.name for other in outputs]
+    for index, name in enumerate(names):
+        if name in (INPUT, RESTORED, CEILING, LANCZOS, *BASELINES) or name in names[:index]:
+            raise ValueError(f"`outputs` must not be called {name!r}: that is a method of this run.")
+
+
 def measure(
     suite: Suite,
     pipeline: FoundIRPipeline | None = None,
@@ -92,7 +107,7 @@ def measure(
         ValueError: For photographs that are missing or cannot be measured.
         MissingExtraError, PerceptualUnavailableError: For a metric or baseline whose library is not installed.
     """
-    suite.check()
+    check(suite, outputs)
     meter = Meter(metrics, "cpu" if pipeline is None else pipeline.device)
     if pipeline is not None:
         pipeline.set_progress_bar_config(disable=True)
@@ -138,7 +153,7 @@ def _baselines(case: Case) -> dict[str, Callable[[], Any]]:
     """Baseline -> how to run it. Enlarging bicubically is no baseline: the input column is."""
     runs: dict[str, Callable[[], Any]] = {}
     if case.small is not None:
-        runs["lanczos"] = partial(enlarge, case.small, case.degraded.shape[:2], Image.Resampling.LANCZOS)
+        runs[LANCZOS] = partial(enlarge, case.small, case.degraded.shape[:2], Image.Resampling.LANCZOS)
     return runs | {name: partial(run_baseline, name, case.degraded) for name in case.baselines}
 
 

@@ -80,12 +80,16 @@ _PROTOCOLS: dict[str, tuple[str, float, float, str, str]] = {
 def _protocol(row: dict[str, Any]) -> list[Damage]:
     """`{protocol: noise, sigma: 25}`, `{protocol: jpeg, quality: [10, 20]}`, `{protocol: bicubic, factor: 4}`."""
     kind = row.get("protocol")
-    if kind not in _PROTOCOLS:
+    if not isinstance(kind, str) or kind not in _PROTOCOLS:
         raise ValueError(f"`protocol` must be one of {', '.join(_PROTOCOLS)}; got {kind!r}.")
     parameter, low, high, family, defect = _PROTOCOLS[kind]
     if set(row) != {"protocol", parameter}:
-        raise ValueError(f"protocol {kind!r} takes `{parameter}` and nothing else, got {', '.join(sorted(set(row) - {'protocol'}))}.")
+        raise ValueError(
+            f"protocol {kind!r} takes `{parameter}` and nothing else, got {', '.join(sorted(map(str, set(row) - {'protocol'})))}."
+        )
     values = row[parameter] if isinstance(row[parameter], list) else [row[parameter]]
+    if not values:
+        raise ValueError(f"`{parameter}` of protocol {kind!r} must be a number or a list of some, got [].")
     damages = []
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int if kind != "noise" else (int, float)) or not low <= value <= high:
@@ -108,8 +112,10 @@ def select_damage(rows: list[Any]) -> tuple[Damage, ...]:
         rows: Names of sub-tasks, patterns of names (`foundir_*`), families, `all`, or protocols (`{protocol: noise, sigma: 25}`).
 
     Raises:
-        ValueError: If a row names nothing, or the same damage is named twice.
+        ValueError: If a row names nothing, there is none, or the same damage is named twice.
     """
+    if not rows:
+        raise ValueError("`tasks` must name at least one, got [].")
     chosen: dict[str, Damage] = {}
     for row in rows:
         if isinstance(row, dict):

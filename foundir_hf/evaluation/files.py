@@ -7,13 +7,23 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from ..photo import read_photo
+from ..photo import PhotoError, read_photo
 
 
 def read_rgb(path: Path) -> np.ndarray:
     """`(height, width, 3)`, `uint8`, upright. Raises [`~foundir_hf.photo.PhotoError`]."""
     return np.asarray(read_photo(path).image.convert("RGB"))
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """`(width, height)` as the header has it, not turned upright. Raises [`~foundir_hf.photo.PhotoError`]."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
+        raise PhotoError(f"{path}: cannot be read as a photograph ({error}).") from error
 
 
 def hash_files(root: Path, files: Iterable[Path]) -> str:

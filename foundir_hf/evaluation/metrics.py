@@ -6,12 +6,15 @@ Images are `(height, width, 3)` or `(height, width)` on the scale of 8 bits: `ui
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from ..diagnosis import diagnose, removed_share
 from .perceptual import PERCEPTUAL, Perceptual
+
+# The command line reads the names below for its help: torch is imported where it is used, so that help does not wait for it.
+if TYPE_CHECKING:
+    import torch
 
 PEAK = 255
 _SSIM_WINDOW = 11  # pixels: a Gaussian of deviation 1.5, cut at 3.5 deviations
@@ -55,6 +58,7 @@ def ms_ssim(image: np.ndarray, truth: np.ndarray) -> float | None:
         from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as measure
     except ImportError as error:
         raise MissingExtraError("MS-SSIM needs torchmetrics: pip install 'foundir_hf[eval]'.") from error
+    import torch
 
     def tensor(pixels: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.atleast_3d(pixels).astype(np.float32)).permute(2, 0, 1)[None]
@@ -107,6 +111,8 @@ class Meter:
     @staticmethod
     def judge(image: np.ndarray) -> dict[str, float]:
         """The defects of an image, see [`~foundir_hf.diagnosis.diagnose`]; what was never rounded is rounded for it."""
+        from ..diagnosis import diagnose
+
         return diagnose(np.rint(image.clip(0, PEAK)).astype(np.uint8))
 
     def measure(
@@ -131,6 +137,8 @@ class Meter:
         image, truth = crop_border(image, crop), None if truth is None else crop_border(truth, crop)
         values: dict[str, float | None] = {name: metric(image, truth) for name, metric in self._perceptual.items()}
         if before is not None and defects:
+            from ..diagnosis import removed_share
+
             values[REMOVED] = removed_share(before, self.judge(image), defects)
         if truth is not None:
             pair = (to_luma(image), to_luma(truth)) if channel == "y" else (image, truth)

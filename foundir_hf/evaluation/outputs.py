@@ -19,7 +19,23 @@ def write_inputs(suite: Suite, folder: Path, seed: int) -> int:
 
     Inputs for super-resolution are written small, as they are. Inputs that were never rounded cannot be images: they become
     `.npy`, `(height, width, 3)`, `float32` on the scale of 8 bits. Returns how many files were written.
+
+    Raises:
+        ValueError: Before anything is written, if a file is there already, lies among the suite's photographs, or stands for two images.
     """
+    stems: set[str] = set()
+    for stem in (stem for image_set in suite.sets for stem in image_set.stems()):
+        if stem in stems:
+            raise ValueError(f"suite {suite.name!r} has two images whose input would be {stem}; give one of the sets another `name`.")
+        stems.add(stem)
+        # Which of the two it becomes is known only once the image is damaged.
+        targets = [folder / f"{stem}{suffix}" for suffix in (".png", ".npy")]
+        around = suite.folder_around(targets[0])
+        if around is not None:
+            raise ValueError(f"{targets[0]}: inputs must not be written among the suite's photographs in {around}.")
+        for target in targets:
+            if target.exists():
+                raise ValueError(f"{target}: is there already; inputs are never written over a file.")
     count = 0
     for image_set in suite.sets:
         for case in image_set.cases(seed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -85,7 +86,7 @@ def to_markdown(report: dict[str, Any], figures: Sequence[str] = ()) -> str:
     lines += [
         "PSNR in decibels against the truth, mean over images. `95 % of gain`: bootstrap over photographs. `ceiling`: the decoder given "
         "the truth's own latents. `best baseline`: of the classical methods run, blind as the model is. `-`: nothing to compare (no truth, "
-        "or the input equals it).",
+        "or the input equals it). `inf`: equal to the truth.",
         "",
         "## By family",
         "",
@@ -119,6 +120,11 @@ def to_markdown(report: dict[str, Any], figures: Sequence[str] = ()) -> str:
     if report["hashes"]:
         lines += ["", "Weights (SHA-256):", "", *(f"- `{name}`: `{digest}`" for name, digest in report["hashes"].items())]
     return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip() + "\n"
+
+
+def pictures_of(page: str) -> list[str]:
+    """Paths of the pictures that a page of [`to_markdown`] shows, relative to it: only files that the command itself writes."""
+    return re.findall(r"^!\[[^\]]*\]\((figures/[\w.-]+\.jpg|figures/gains\.png)\)$", page, re.MULTILINE)
 
 
 def _options(options: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,10 +13,11 @@ import yaml
 from PIL import Image
 
 from ..data.photos import list_photos
+from ..data.samples import is_smaller_copy
 from ..data.tasks import TASKS
 from . import baselines
 from .damage import Damage, select_damage
-from .files import hash_files, read_rgb
+from .files import hash_files, photo_size, read_rgb
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 SUITES = Path(__file__).parent / "suites"
@@ -55,8 +56,7 @@ class Case:
     @property
     def stem(self) -> str:
         """Where its input and foreign outputs lie, below a folder and without suffix: `SET/TASK/NAME`, or `SET/NAME`."""
-        name = Path(self.image).with_suffix("").as_posix()
-        return f"{self.set}/{name}" if self.task == self.set else f"{self.set}/{self.task}/{name}"
+        return _stem(self.set, None if self.task == self.set else self.task, self.image)
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ class ImageSet:
 
     def _singles(self) -> list[tuple[Path | None, Path | None]]:
         photos = list_photos(self.folder)[: self.limit]
+        _by_stem(photos, self.folder, str(self.folder))
         return [(photo, None) if self.kind == "clean" else (None, photo) for photo in photos]
 
     def _pairs(self) -> list[tuple[Path | None, Path | None]]:
@@ -102,22 +103,40 @@ class ImageSet:
         inputs = self.folder / "LQ"
         if truths is None or not inputs.is_dir():
             raise ValueError(f"`{self.folder}` must hold LQ/ and GT/ (or HQ/), whose files share their stems.")
-        by_stem: dict[str, Path] = {}
-        for path in list_photos(inputs):
-            stem = path.relative_to(inputs).with_suffix("").as_posix()
-            if stem in by_stem:
-                raise ValueError(f"`{self.folder}`: LQ/ holds {by_stem[stem].name} and {path.name}, which share a stem.")
-            by_stem[stem] = path
+        partners = _by_stem(list_photos(inputs), inputs, f"{self.folder}: LQ/")
         pairs: list[tuple[Path | None, Path | None]] = []
-        for path in list_photos(truths)[: self.limit]:
-            stem = path.relative_to(truths).with_suffix("").as_posix()
-            if stem not in by_stem:
+        for stem, path in _by_stem(list_photos(truths)[: self.limit], truths, f"{self.folder}: {truths.name}/").items():
+            if stem not in partners:
                 raise ValueError(f"`{self.folder}`: {truths.name}/{path.name} has no partner in LQ/.")
-            pairs.append((path, by_stem[stem]))
+            pairs.append((path, partners[stem]))
         return pairs
 
     def __len__(self) -> int:
         return len(self.files) * max(1, len(self.damages))
+
+    def check(self) -> None:
+        """Raises `ValueError` for what is missing, or too small for `crop`; of photographs it reads the headers at most."""
+        for pair in self.files:
+            if not self.crop:
+                continue
+            path = next(path for path in pair if path is not None)
+            side = min(photo_size(path))
+            for multiple in {damage.multiple for damage in self.damages} or {1}:
+                if 2 * self.crop >= side // multiple * multiple:
+                    raise ValueError(f"{path}: `crop` must leave something of its shorter side of {side} pixels, got {self.crop}.")
+
+    def stems(self) -> Iterator[str]:
+        """[`Case.stem`] of every case, in their order, without reading any."""
+        for damage in self.damages or (None,):
+            for truth, degraded in self.files:
+                path = truth or degraded
+                assert path is not None
+                yield _stem(self.name, None if damage is None else damage.name, self._image_name(path))
+
+    def _image_name(self, path: Path) -> str:
+        """A file's path within its set; of a pair, within its half."""
+        parts = path.relative_to(self.folder).parts
+        return Path(*parts[1:] if self.kind == "paired" else parts).as_posix()
 
     def data_hash(self) -> str:
         """SHA-256 over names and contents of the files in use."""
@@ -135,11 +154,10 @@ class ImageSet:
                     raise ValueError(f"{path}: must have at least {damage.multiple} pixels a side for {damage.name}.")
                 truth = truth[:height, :width]
                 degraded, small = _at_size(damage.apply(truth, path.name, seed), truth, path)
-                name = path.relative_to(self.folder).as_posix()
                 yield make(
                     family=self.family or damage.family,
                     task=damage.name,
-                    image=name,
+                    image=self._image_name(path),
                     degraded=degraded,
                     truth=truth,
                     small=small,
@@ -150,21 +168,35 @@ class ImageSet:
             for truth_path, input_path in self.files:
                 assert input_path is not None
                 degraded, small, truth = read_rgb(input_path), None, None
-                name = input_path.relative_to(self.folder)
                 if truth_path is not None:
                     truth = read_rgb(truth_path)
                     degraded, small = _at_size(degraded, truth, input_path)
-                    name = Path(*truth_path.relative_to(self.folder).parts[1:])
                 yield make(
                     family=self.family or self.name,
                     task=self.name,
-                    image=name.as_posix(),
+                    image=self._image_name(truth_path or input_path),
                     degraded=degraded,
                     truth=truth,
                     small=small,
                     baselines=self.baselines,
                     defects=self.defects,
                 )
+
+
+def _stem(set_name: str, task: str | None, image: str) -> str:
+    name = Path(image).with_suffix("").as_posix()
+    return f"{set_name}/{name}" if task is None else f"{set_name}/{task}/{name}"
+
+
+def _by_stem(photos: Sequence[Path], root: Path, where: str) -> dict[str, Path]:
+    """Photographs by their paths below `root` without suffixes. Raises `ValueError`, which says `where`, if two share one."""
+    by_stem: dict[str, Path] = {}
+    for path in photos:
+        stem = path.relative_to(root).with_suffix("").as_posix()
+        if stem in by_stem:
+            raise ValueError(f"{where} holds {by_stem[stem].name} and {path.name}, which share a stem.")
+        by_stem[stem] = path
+    return by_stem
 
 
 def _at_size(degraded: np.ndarray, truth: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -174,6 +206,8 @@ def _at_size(degraded: np.ndarray, truth: np.ndarray, path: Path) -> tuple[np.nd
     (height, width), (full_height, full_width) = degraded.shape[:2], truth.shape[:2]
     if height > full_height or width > full_width:
         raise ValueError(f"{path}: {width}x{height} pixels are more than its truth's {full_width}x{full_height}.")
+    if not is_smaller_copy((width, height), (full_width, full_height)):
+        raise ValueError(f"{path}: {width}x{height} pixels are no smaller copy of its truth's {full_width}x{full_height}.")
     return baselines.enlarge(degraded, (full_height, full_width), Image.Resampling.BICUBIC), degraded
 
 
@@ -198,9 +232,13 @@ class Suite:
             raise ValueError(f"suite {self.name!r} measures {'/'.join(dict.fromkeys(twice))} twice; give one of the sets another `name`.")
 
     def check(self) -> None:
-        """Raises `ValueError` if photographs are missing, before anything is measured."""
+        """Raises `ValueError` if photographs are missing or too small for `crop`, before anything is measured."""
         for image_set in self.sets:
-            _ = image_set.files
+            image_set.check()
+
+    def folder_around(self, path: Path) -> Path | None:
+        """The folder of photographs that `path` is or lies in, if there is one: nothing may be written there."""
+        return next((s.folder for s in self.sets if path.resolve().is_relative_to(s.folder.resolve())), None)
 
     def __len__(self) -> int:
         return sum(len(image_set) for image_set in self.sets)
@@ -269,15 +307,22 @@ def _parse_set(entry: Any, data: Path, limit: int | None) -> ImageSet:
     for key in ("tasks", "defects", "baselines"):
         if not isinstance(entry.get(key, []), list):
             raise ValueError(f"`{key}` must be a list, got {entry[key]!r}.")
+    for key in ("defects", "baselines"):
+        if not all(isinstance(name, str) for name in entry.get(key, [])):
+            raise ValueError(f"`{key}` must be a list of names, got {entry[key]!r}.")
     defects = entry.get("defects", [])
     known = sorted({defect for task in TASKS.values() for defect in task.removes})
     if not set(defects) <= set(known):
         raise ValueError(f"`defects` must be among {', '.join(known)}; got {', '.join(map(str, sorted(set(defects) - set(known))))}.")
+    name = _set_name(folder) if entry.get("name") is None else str(entry["name"])
+    # It becomes a folder, part of the names of pictures, and a cell of tables.
+    if entry.get("name") is not None and (name.strip(" .") == "" or ".." in name or set(name) & set("/\\|") or not name.isprintable()):
+        raise ValueError(f"`name` must be a name without '/', '\\', '|' and '..', got {entry['name']!r}.")
     limits = [value for value in (entry.get("limit"), limit) if value is not None]
     return ImageSet(
         kind=kind,
         folder=folder,
-        name=str(entry.get("name") or _set_name(folder)),
+        name=name,
         damages=select_damage(entry.get("tasks", ["all"])) if kind == "clean" else (),
         limit=min(limits, default=None),
         channel=entry.get("channel", "rgb"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .benchmark import CEILING, RESTORED
+
 
 def card_tables(report: dict[str, Any]) -> tuple[str, str]:
     """The model card's tables, by family and by sub-task, as Markdown."""
@@ -22,7 +24,11 @@ def to_table(rows: Sequence[dict[str, Any]], others: Sequence[str] = ()) -> str:
         raise ValueError("`rows` must hold at least one row, got none.")
     key = next(iter(rows[0]))
     header = [key, "images", "input dB", "output dB", "gain"]
-    lines = [[str(r[key]), str(r["images"]), _cell(r["psnr_input"]), _cell(r["psnr_output"]), _cell(r["gain"], "+.2f")] for r in rows]
+    # An input that equals its truth has nothing to gain and stays a dash.
+    lines = [
+        [str(r[key]), str(r["images"]), _cell(r["psnr_input"]), _psnr(r, RESTORED, r["psnr_output"]), _cell(r["gain"], "+.2f")]
+        for r in rows
+    ]
 
     def column(title: str, cells: list[str]) -> None:
         if any(cell != "-" for cell in cells):
@@ -31,13 +37,13 @@ def to_table(rows: Sequence[dict[str, Any]], others: Sequence[str] = ()) -> str:
                 line.append(cell)
 
     column("95 % of gain", [_interval(r.get("interval")) for r in rows])
-    column("ceiling dB", [_cell(r.get("psnr_ceiling")) for r in rows])
+    column("ceiling dB", [_psnr(r, CEILING, r.get("psnr_ceiling")) for r in rows])
     best = [r.get("best_baseline") for r in rows]
     column("best baseline dB", [f"{b['psnr']:.2f} {b['name']}" if b else "-" for b in best])
     for other in others:
-        column(f"{other} dB", [_cell(r["methods"].get(other, {}).get("psnr")) for r in rows])
+        column(f"{other} dB", [_psnr(r, other, r["methods"].get(other, {}).get("psnr")) for r in rows])
         column(f"{other} gain", [_cell(r["methods"].get(other, {}).get("gain"), "+.2f") for r in rows])
-    return _markdown(header, lines)
+    return markdown_table(header, lines)
 
 
 def to_metric_table(rows: Sequence[dict[str, Any]], metric: str) -> str:
@@ -52,15 +58,21 @@ def to_metric_table(rows: Sequence[dict[str, Any]], metric: str) -> str:
         lines.append([str(row[key]), *cells, "-" if value is None else f"{value:.4f} {best}"])
     if all(cell == "-" for line in lines for cell in line[1:]):
         return ""
-    return _markdown([key, *shown, "best baseline by PSNR"], lines)
+    return markdown_table([key, *shown, "best baseline by PSNR"], lines)
 
 
-def _markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A header and rows of cells, as Markdown."""
     return "\n".join(f"| {' | '.join(cells)} |" if cells is not None else "|" + "---|" * len(header) for cells in (header, None, *lines))
 
 
 def _cell(value: float | None, form: str = ".2f") -> str:
     return "-" if value is None else format(value, form)
+
+
+def _psnr(row: dict[str, Any], method: str, value: float | None) -> str:
+    """The mean over finite values; `inf` where a method has none because its images equal their truths."""
+    return "inf" if value is None and row.get("identical", {}).get(method) else _cell(value)
 
 
 def _interval(interval: Sequence[float] | None) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from .benchmark import Score
+from .tables import markdown_table
 
 
 def to_timing(measurements: Iterable[tuple[Score, dict[str, float], float]], **context: Any) -> dict[str, Any]:
@@ -30,6 +31,21 @@ def to_timing(measurements: Iterable[tuple[Score, dict[str, float], float]], **c
         for key, (n, s, mp) in rows.items()
     ]
     return {**context, "tasks": tasks}
+
+
+def to_timing_page(timing: dict[str, Any]) -> str:
+    """[`to_timing`] with [`describe_machine`] as a Markdown page: a table by task and method, peak memory, machine."""
+    header = ["set", "task", "method", "images", "seconds per image", "seconds per megapixel"]
+    rows = [
+        [r["set"], r["task"], r["method"], str(r["images"]), f"{r['seconds'] / r['images']:.3f}", f"{r['seconds_per_megapixel']:.2f}"]
+        for r in timing["tasks"]
+    ]
+    lines = ["# Time and memory", "", markdown_table(header, rows) if rows else "Nothing was run.", ""]
+    for title, mebibytes in (("Peak memory", timing["peak_mib"]), ("Peak memory of the GPU", timing["peak_cuda_mib"])):
+        if mebibytes is not None:
+            lines.append(f"- {title}: {mebibytes:.0f} MiB")
+    lines += [f"- {name.capitalize()}: {value}" for name, value in timing["machine"].items() if value is not None]
+    return "\n".join(lines) + "\n"
 
 
 def describe_machine() -> dict[str, Any]:

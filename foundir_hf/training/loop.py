@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import broadcast_object_list, gather_object, reduce, set_seed
 from diffusers import SchedulerMixin
 from diffusers.training_utils import EMAModel
 from tqdm.auto import tqdm
@@ -144,7 +144,7 @@ def train(
                 last_validation = time.monotonic()
 
             # Save.
-            if not finished and time.monotonic() - last_checkpoint > 60 * config.checkpoint_minutes:
+            if not finished and agree(accelerator, time.monotonic() - last_checkpoint > 60 * config.checkpoint_minutes):
                 save_checkpoint(accelerator, modules, output, progress, source)
                 last_checkpoint = time.monotonic()
         bar.close()
@@ -194,14 +194,25 @@ def learning_rate_factor(step: int, stage: StageConfig) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
+def agree(accelerator: Accelerator, decision: bool) -> bool:
+    """The decision of process 0, on all of them: clocks differ, and who waits alone for the others waits for ever. All must call it."""
+    if accelerator.num_processes == 1:
+        return decision
+    return broadcast_object_list([decision])[0]
+
+
 @torch.no_grad()
 def scale_latents(modules: FoundIRModules, source: PairSource | PairStream, batches: int = 16) -> None:
-    """Sets the autoencoder's `scaling_factor` so that latents have unit variance (Latent Diffusion, CVPR 2022, section 4.3.2)."""
+    """Sets the autoencoder's `scaling_factor` so that latents have unit variance (Latent Diffusion, CVPR 2022, section 4.3.2).
+
+    The deviation is averaged over all processes, each of which draws batches of its own, so that they go on with the same factor.
+    """
     deviations = []
     for index in range(batches):
         generator = source.generator(index)
         deviations.append(modules.vae.encode(source.batch(generator).hq).latent_dist.sample(generator).std())
-    modules.vae.register_to_config(scaling_factor=float(1 / torch.stack(deviations).mean()))
+    deviation = torch.stack(deviations).mean()
+    modules.vae.register_to_config(scaling_factor=1 / torch.as_tensor(reduce(deviation, reduction="mean")).item())
 
 
 def save_components(modules: FoundIRModules, folder: Path) -> None:

@@ -20,14 +20,17 @@ def validate(
     """Scores of one seeded crop of every validation photograph.
 
     Returns:
-        By task, `[PSNR of the input, PSNR of the output]` in decibels, averaged over the photographs. In the `autoencoder` stage the one
-        entry `reconstruction`, `[PSNR]`; in a `diffusion` stage the one entry `loss`.
+        By task, `[PSNR of the input, PSNR of the output]` in decibels, averaged over the photographs; in a `diffusion` stage the loss.
+        Clean photographs are degraded by every task of the stage; pairs count for their own task. In the `autoencoder` stage the one
+        entry `reconstruction`, `[PSNR]`.
     """
     modules.eval()
     device = next(modules.parameters()).device
     scores: dict[str, list[float]] = {}
-    for task in stage.tasks:
-        source = PairSource(photos, {task: 1.0}, len(photos), size, size, seed=7)
+    for task, members in _by_task(stage, photos).items():
+        # The name decides for clean photographs only, and pairs may have a task that is none of ours.
+        degraded_by = task if task in stage.tasks else next(iter(stage.tasks))
+        source = PairSource(members, {degraded_by: 1.0}, len(members), size, size, seed=7)
         generator = source.generator(0)
         batch = source.batch(generator)
         batch = replace(batch, hq=batch.hq.to(device), lq=batch.lq.to(device), thumbnail=batch.thumbnail.to(device))
@@ -42,6 +45,16 @@ def validate(
             scores[task] = [psnr(batch.lq, batch), psnr(restored, batch)]
     modules.train()
     return scores
+
+
+def _by_task(stage: StageConfig, photos: PhotoBank) -> dict[str, PhotoBank]:
+    """The samples that each task is scored on."""
+    if stage.objective == "autoencoder":  # no task matters to it
+        return {"reconstruction": photos}
+    own = [sample.task if sample.lq is not None else None for sample in photos.samples]
+    names = dict.fromkeys([*stage.tasks, *(task for task in own if task is not None)])
+    groups = {name: [i for i, task in enumerate(own) if task == name or (task is None and name in stage.tasks)] for name in names}
+    return {name: photos.subset(which) for name, which in groups.items() if which}
 
 
 def psnr(images: torch.Tensor, batch: PairBatch) -> float:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,3 +122,70 @@ def test_a_sheet_shows_every_group_in_rows_of_its_own_and_at_most_so_many(tmp_pa
 def test_a_sheet_of_nothing_readable_is_not_written(tmp_path):
     write_sheet(tmp_path / "sheet.png", tmp_path, {"broken.jpg": Verdict(True, reasons=("no",))})
     assert not (tmp_path / "sheet.png").exists()
+
+
+def test_a_strip_one_pixel_high_has_its_place_on_the_sheet(tmp_path):
+    Image.new("RGB", (400, 1), "black").save(tmp_path / "strip.png")
+    write_sheet(tmp_path / "sheet.png", tmp_path, {"strip.png": Verdict(True, scores={"short_side": 1})}, columns=1, width=40)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        column = [sheet.getpixel((20, y)) for y in range(20, 50)]
+    assert column.count((0, 0, 0)) == 1
+    assert column.count((255, 255, 255)) == 29
+
+
+def test_no_photograph_is_ever_written_over(tmp_path, photos, capsys):
+    shutil.copytree(photos, tmp_path / "pairs" / "LQ")
+    shutil.copytree(photos, tmp_path / "pairs" / "HQ")
+    before = contents(tmp_path)
+    free = tmp_path / "m.json"
+    for force in ([], ["--overwrite"]):
+        assert "chelsea.jpg: is an input" in refusal(capsys, photos, "-o", photos / "chelsea.jpg", *force)
+        assert "fog.png: is an input" in refusal(capsys, photos, "-o", free, "--sheet", photos / "sub" / ".." / "sub" / "fog.png", *force)
+        assert "coffee.jpg: is an input" in refusal(capsys, tmp_path / "pairs", "-o", tmp_path / "pairs" / "LQ" / "coffee.jpg", *force)
+        assert "named twice" in refusal(capsys, photos, "-o", tmp_path / "x.png", "--sheet", tmp_path / "x.png", *force)
+    assert contents(tmp_path) == before
+
+
+def test_a_file_that_exists_is_replaced_if_it_is_a_cleaning_manifest_or_on_request(tmp_path, photos, capsys):
+    output, sheet, rules = tmp_path / "m.json", tmp_path / "sheet.png", tmp_path / "rules.yaml"
+    rules.write_text("- {score: short_side, below: 310, verdict: drop, reason: small}\n")
+    arguments = ["clean", str(photos), "--rules", str(rules), "-o", str(output)]
+    for text in ("mine", "{}", "[" * 100_000):
+        output.write_text(text)
+        assert "exists and is no cleaning manifest; pass --overwrite" in refusal(capsys, *arguments[1:])
+        assert output.read_text() == text
+    assert main([*arguments, "--overwrite"]) == 0
+    assert main(arguments) == 0
+    capsys.readouterr()
+    sheet.write_bytes(b"mine")
+    assert "sheet.png: exists; pass --overwrite" in refusal(capsys, *arguments[1:], "--sheet", sheet)
+    assert main([*arguments, "--sheet", str(sheet), "--overwrite"]) == 0
+    capsys.readouterr()
+    assert Image.open(sheet).width == 10 * 160
+    assert "rules.yaml: is an input" in refusal(capsys, photos, "--rules", rules, "-o", rules, "--overwrite")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder into which not even root may write")
+def test_what_cannot_be_written_or_lies_elsewhere_is_told_in_one_line(tmp_path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (40, 30)).save(folder / "a.png")
+    assert "/proc" in refusal(capsys, folder, "-o", "/proc/m.json")
+    assert "/proc" in refusal(capsys, folder, "-o", tmp_path / "m.json", "--sheet", "/proc/s.jpg")
+    (folder / "manifest.csv").write_text(f"file\n{tmp_path / 'elsewhere.png'}\n")
+    assert "elsewhere.png'; a manifest.csv names files below it" in refusal(capsys, folder, "-o", tmp_path / "n.json")
+
+
+def test_of_pairs_the_clean_files_are_judged_and_repeats_between_tasks_stay(tmp_path, capsys):
+    for task in ("rain", "snow"):
+        for part in ("HQ_folder", "LQ_folder"):
+            (tmp_path / "pairs" / task / part).mkdir(parents=True)
+            shutil.copy(SAMPLES / "coffee.jpg", tmp_path / "pairs" / task / part / "a.jpg")
+    assert main(["clean", str(tmp_path / "pairs"), "-o", str(tmp_path / "m.json")]) == 0
+    verdicts = read_manifest(tmp_path / "m.json")
+    assert list(verdicts) == ["rain/HQ_folder/a.jpg", "snow/HQ_folder/a.jpg"]
+    assert not any(verdict.dropped for verdict in verdicts.values())
+    assert "nearest" not in capsys.readouterr().out
+    (tmp_path / "rules.yaml").write_text("- {score: nearest, below: 12, verdict: drop, reason: twin}\n")  # no rule is left
+    assert main(["clean", str(tmp_path / "pairs"), "-o", str(tmp_path / "m.json"), "--rules", str(tmp_path / "rules.yaml")]) == 0
+    assert "2 fit for every task" in capsys.readouterr().out

@@ -101,3 +101,55 @@ def test_the_page_of_sub_tasks_shows_the_table_as_it_is(capsys):
     assert main(["tasks"]) == 0
     page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
     assert page.endswith(capsys.readouterr().out), "run `make docs`"
+
+
+def test_a_grey_photograph_with_a_grey_profile_stays_grey(tmp_path, photo):
+    # The 128 bytes of an ICC header; bytes 16 to 20 name the colour space that the profile describes.
+    profile = (132).to_bytes(4, "big") + bytes(8) + b"mntrGRAYXYZ " + bytes(12) + b"acsp" + bytes(92)
+    photo.convert("L").save(tmp_path / "grey.png", icc_profile=profile)
+    assert degrade(tmp_path / "grey.png", "--task", "color_noise", "-o", str(tmp_path / "out.png")) == 0
+    with Image.open(tmp_path / "out.png") as out:
+        assert out.mode == "L"
+        assert out.info["icc_profile"] == profile
+
+
+def test_the_help_says_that_the_name_decides_the_damage_too_and_it_does(tmp_path, original, capsys):
+    with pytest.raises(SystemExit):
+        main(["degrade", "--help"])
+    assert "together with the file's name" in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "renamed.png").write_bytes(original.read_bytes())
+    for source in (original, tmp_path / "renamed.png"):
+        assert degrade(source, "--task", "gaussian_noise", "-o", str(tmp_path / f"out_{source.name}")) == 0
+    assert (tmp_path / "out_photo.png").read_bytes() != (tmp_path / "out_renamed.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["photo.png"], "is an input; originals are never overwritten"),
+        (["photo.png", "--overwrite"], "is an input; originals are never overwritten"),
+        (["taken.png"], "pass --overwrite"),
+        (["sheet.gif"], "`--sheet` must end in one of .jpg"),
+        (["folder.png"], "is a folder"),
+        (["taken.png/sheet.png"], "taken.png is a file"),
+    ],
+)
+def test_a_sheet_that_must_not_be_written_is_refused_before_anything_is_drawn(tmp_path, original, monkeypatch, capsys, options, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken.png").write_bytes(b"mine")
+    (tmp_path / "folder.png").mkdir()
+    before = original.read_bytes()
+    assert main(["tasks", "--family", "noise", "--image", "photo.png", "--sheet", *options]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1  # no progress bar either
+    assert original.read_bytes() == before
+    assert (tmp_path / "taken.png").read_bytes() == b"mine"
+    assert not (tmp_path / "sheet.gif").exists()
+
+
+def test_a_sheet_that_exists_is_replaced_on_request(tmp_path, original):
+    sheet = tmp_path / "sheet.png"
+    sheet.write_bytes(b"old")
+    assert main(["tasks", "--family", "noise", "--sheet", str(sheet), "--image", str(original), "--overwrite"]) == 0
+    assert Image.open(sheet).width == 5 * 320

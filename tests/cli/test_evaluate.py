@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from foundir_hf import __version__
 from foundir_hf.cli import main
-from foundir_hf.evaluation.metrics import psnr
+from foundir_hf.evaluation.metrics import DEFAULT_METRICS, METRICS, psnr
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +80,9 @@ def test_a_suite_gives_a_table_a_report_a_page_and_pictures(run, data, checkpoin
     assert [row[0] for row in cells(text)] == ["family", "---", "noise", "clean", "real"]
     written = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
     pictures = {"figures/clean-gaussian_noise.jpg", "figures/clean.jpg", "figures/clean-clean.jpg", "figures/real.jpg", "figures/gains.png"}
-    assert {"report.json", "timing.json", "report.md"} <= written
-    assert written - {"report.json", "timing.json", "report.md"} <= pictures
+    pages = {"report.json", "timing.json", "timing.md", "report.md"}
+    assert pages <= written
+    assert written - pages <= pictures
     report = json.loads((out / "report.json").read_text())
     assert (report["version"], report["seed"], report["options"]["fidelity"], report["suite"]) == (__version__, 7, 1.0, "suite")
     assert set(report["hashes"]) == {str(f.relative_to(checkpoint)) for f in checkpoint.rglob("*.safetensors")}
@@ -93,8 +95,11 @@ def test_a_suite_gives_a_table_a_report_a_page_and_pictures(run, data, checkpoin
     assert [entry["channel"] for entry in report["data"]] == ["rgb", "y"]
     timing = json.loads((out / "timing.json").read_text())
     assert {row["method"] for row in timing["tasks"]} == {"restored", "ceiling", "lanczos", "nlm", "total_variation"}
-    for name in written - {"report.json", "timing.json", "report.md"}:
+    assert "| clean | gaussian_noise | restored | 1 |" in (out / "timing.md").read_text()
+    for name in written - pages:
         assert name in (out / "report.md").read_text()
+    assert report["metrics"] == list(DEFAULT_METRICS)
+    assert "## Damage removed" in (out / "report.md").read_text()
 
 
 def test_two_runs_are_equal_byte_for_byte(run, data, checkpoint, tmp_path):
@@ -103,8 +108,32 @@ def test_two_runs_are_equal_byte_for_byte(run, data, checkpoint, tmp_path):
     files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file())
     assert len(files) >= 6
     for file in files:
-        if file.name != "timing.json":
+        if file.stem != "timing":
             assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+
+
+def test_a_used_folder_loses_the_pictures_of_its_earlier_report_and_nothing_else(run, data, tmp_path):
+    out, bare = tmp_path / "out", ("--checkpoint", "none", "--without", "baselines", "--metrics", "psnr")
+    assert run("--suite", data / "suite.yaml", "--data", data, *bare, "-o", out)[0] == 0
+    earlier = sorted(path.name for path in (out / "figures").iterdir())
+    assert len(earlier) == 3
+    for name in ("figures/mine.jpg", "figures/mine.png", "mine.txt"):
+        (out / name).write_text("mine")
+    assert run("--paired", data / "real", *bare, "-o", out)[0] == 0
+    assert sorted(path.name for path in (out / "figures").iterdir()) == ["mine.jpg", "mine.png", "real.jpg"]
+    assert run("--paired", data / "real", *bare, "--without", "figures", "-o", out)[0] == 0
+    assert sorted(path.name for path in (out / "figures").iterdir()) == ["mine.jpg", "mine.png"]
+    assert (out / "mine.txt").read_text() == "mine"
+
+
+def test_help_names_every_metric_and_does_not_wait_for_torch():
+    code = "import sys; from foundir_hf.cli import main\ntry:\n main(['evaluate', '--help'])\nexcept SystemExit:\n"
+    code += " sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    assert f"(default: {','.join(DEFAULT_METRICS)})" in text
+    assert all(name in text for name in METRICS)
 
 
 def test_folders_of_one_s_own_are_measured_without_writing_anything(run, data, checkpoint, tmp_path):
@@ -149,6 +178,23 @@ def test_what_cannot_be_measured_is_refused(refused, data, checkpoint, tmp_path)
     assert "must be a folder" in refused("--clean", clean, "--outputs", "x=nowhere", *rest)
     assert "got 'mse'" in refused("--clean", clean, "--metrics", "psnr,mse", *rest)
     assert "is a file" in refused("--clean", clean, "-o", clean / "a.png", *rest)
+    for inside in (clean, clean / "new" / "out"):
+        assert "among the photographs" in refused("--clean", clean, "-o", inside, *rest)
+
+
+def test_mistakes_are_told_before_a_model_is_loaded(refused, data, tmp_path):
+    rest = ("--checkpoint", tmp_path / "nowhere")
+    (tmp_path / "inputs" / "real").mkdir(parents=True)
+    (tmp_path / "inputs" / "real" / "b.png").write_bytes((data / "real" / "GT" / "b.png").read_bytes())
+    assert "must not be called 'input'" in refused("--paired", data / "real", "--outputs", f"input={tmp_path / 'inputs'}", *rest)
+    (data / "crop.yaml").write_text(yaml.safe_dump({"sets": [{"paired": "real", "crop": 16}]}))
+    assert "`crop` must leave something" in refused("--suite", data / "crop.yaml", "--data", data, *rest)
+
+
+def test_inputs_are_not_written_over_photographs(refused, data):
+    before = (data / "clean" / "a.png").read_bytes()
+    assert "photographs" in refused("--unpaired", data / "clean", "--write-inputs", data)
+    assert (data / "clean" / "a.png").read_bytes() == before
 
 
 def test_files_that_are_no_photographs_are_named(run, data):

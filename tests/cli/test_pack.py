@@ -60,6 +60,8 @@ def test_what_a_person_gets_wrong_is_one_line_and_nothing_is_written(photos, tmp
     assert "is a file" in refused(capsys, photos, "-o", photos / "one.png" / "shards")
     assert "whole number in [1, 100]" in refused(capsys, photos, "-o", tmp_path / "out", "--quality", "0")
     assert "Cannot load the data set" in refused(capsys, "hf://no/such", "-o", tmp_path / "out")
+    for nameless in ("hf://", "hf+stream://", "hf://:train"):
+        assert "must name a data set" in refused(capsys, nameless, "-o", tmp_path / "out")
     for folder in ("HQ", "LQ"):
         (tmp_path / "pairs" / folder).mkdir(parents=True)
         Image.new("RGB", (40, 40)).save(tmp_path / "pairs" / folder / "a.png")

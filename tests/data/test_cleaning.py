@@ -126,6 +126,10 @@ def test_rules_are_read_from_yaml(tmp_path):
         ("[", "is not YAML"),
         ("", "must be a list of rules, got NoneType"),
         ("a: 1", "must be a list of rules, got dict"),
+        ("[" * 3000, "is not YAML: .*recursion"),
+        ("- 2024-13-01", "is not YAML: month must be in 1..12"),
+        ("- {score: noise, above: 1" + 400 * "0" + ", verdict: noise, reason: grain}", "rule 1: .* must be a number, got 1000"),
+        ("- {score: noise, above: 0x1" + 9000 * "0" + ", verdict: noise, reason: grain}", "rule 1: "),
         ("- 7", "rule 1"),
         ("- {score: noise, above: 3, verdict: noise, reason: grain}\n- {score: noise, above: 3, verdict: noise}", "rule 2.*'reason'"),
         ("- {score: noise, over: 3, verdict: noise, reason: grain}", "rule 1.*'over'"),
@@ -246,6 +250,7 @@ def test_scores_are_written_to_six_digits(tmp_path):
     ("text", "said"),
     [
         ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("[]", "version 1, got version None"),
         ('{"version": 2, "photos": {}}', "version 1, got version 2"),
         ('{"version": 1, "photos": []}', "`photos` must map file names to verdicts, got list"),

@@ -52,7 +52,7 @@ def test_both_kinds_of_data_differ_between_processes_and_not_between_runs(photos
 
 def test_validation_takes_the_first_photographs_of_its_split_or_of_its_own_data(photos, tmp_path):
     data = TrainingData(photos, validation_photos=3)
-    assert [sample.name for sample in data.validation.samples] == ["00.png", "01.png", "02.png"]
+    assert [sample.name for sample in data.validation.samples] == ["val/00.png", "val/01.png", "val/02.png"]
     save_numbered(tmp_path / "other", 2, size=(40, 40))
     data = TrainingData(photos, validation=tmp_path / "other")
     assert [sample.hq.shape for sample in data.validation.samples] == [(3, 40, 40)] * 2
@@ -71,6 +71,15 @@ def test_a_streamed_data_set_is_trained_on_and_validated_with_its_first_rows(pho
 
 
 @pytest.mark.parametrize("in_memory", ["yes", "no"])
+def test_a_manifest_of_a_folder_with_splits_is_obeyed_in_them(photos, tmp_path, in_memory):
+    rows = {f"{split}/{i:02d}.png": Verdict(split == "train" and i != 3) for split in ("train", "val") for i in range(5)}
+    write_manifest(tmp_path / "manifest.json", rows, ())
+    data = TrainingData(photos, manifest=tmp_path / "manifest.json", in_memory=in_memory, workers=0)
+    source = data.batches({"clean": 1.0}, 8, 16, 16, seed=0)
+    assert ((source.batch(source.generator(0)).hq[:, 2] + 1) * 127.5).round().unique().tolist() == [3]
+
+
+@pytest.mark.parametrize("in_memory", ["yes", "no"])
 def test_the_cleaning_manifest_is_obeyed_and_must_be_of_these_data(tmp_path, in_memory):
     save_numbered(tmp_path / "photos", 3)
     write_manifest(tmp_path / "manifest.json", {"00.png": Verdict(True), "01.png": Verdict(True)}, ())
@@ -85,8 +94,8 @@ def test_the_cleaning_manifest_is_obeyed_and_must_be_of_these_data(tmp_path, in_
 def test_a_broken_photograph_is_survived_either_way(photos):
     break_file(photos / "train" / "02.png")
     memory = TrainingData(photos, in_memory="yes")
-    assert memory.source.skipped.keys() == {"02.png"}
+    assert memory.source.skipped.keys() == {"train/02.png"}
     stream = TrainingData(photos, in_memory="no", workers=0).batches(*SHAPE, seed=0)
     for step in range(3):
         stream.batch(stream.generator(step))
-    assert stream.skipped.keys() == {"02.png"}
+    assert stream.skipped.keys() == {"train/02.png"}

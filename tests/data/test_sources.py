@@ -12,7 +12,7 @@ from foundir_hf.data.hub_datasets import HubDataset, HubStream
 from foundir_hf.data.photos import CleanFiles
 from foundir_hf.data.samples import Sample, SampleError, seed_of
 from foundir_hf.data.shards import ShardSource, pack
-from foundir_hf.data.sources import PairedFolder, open_source
+from foundir_hf.data.sources import PairedFolder, find_targets, open_source
 
 
 def pixels(tensor) -> np.ndarray:
@@ -76,7 +76,38 @@ def test_a_broken_or_tiny_photograph_raises_an_error_that_names_it(tmp_path):
         source[2]
 
 
+def test_a_split_sub_folder_keeps_the_names_relative_to_the_folder_that_was_given(tmp_path):
+    save_numbered(tmp_path / "photos" / "train", 2)
+    assert by_name(open_source(tmp_path / "photos", "train")).keys() == {"train/00.png", "train/01.png"}
+    pair(tmp_path / "pairs" / "train" / "rain", "a", lq="LQ")
+    [(name, sample)] = by_name(open_source(tmp_path / "pairs", "train")).items()
+    assert (name, sample.task) == ("train/rain/HQ/a.png", "rain")
+
+
+def test_a_photograph_outside_the_folder_is_refused(tmp_path):
+    save_numbered(tmp_path / "photos", 1)
+    (tmp_path / "photos" / "manifest.csv").write_text(f"file\n{tmp_path / 'b.png'}\n")
+    with pytest.raises(ValueError, match=r"`paths` must lie in .*photos', got .*b\.png'"):
+        open_source(tmp_path / "photos")
+
+
 # --- Pairs ---
+
+
+def test_targets_are_named_as_samples_are_whatever_the_split_and_no_lq_is_among_them(tmp_path):
+    pair(tmp_path / "train" / "rain", "a", lq="LQ")
+    save_numbered(tmp_path / "val", 1)
+    targets, paired = find_targets(tmp_path)
+    assert paired
+    assert by_name(targets).keys() == {"train/rain/HQ/a.png", "val/00.png"}
+    assert {source.name(0) for source in (open_source(tmp_path, "train"), open_source(tmp_path, "val"))} == set(by_name(targets))
+    plain, paired = find_targets(tmp_path / "val")
+    assert not paired
+    assert by_name(plain).keys() == {"00.png"}
+    (tmp_path / "empty" / "HQ").mkdir(parents=True)
+    (tmp_path / "empty" / "LQ").mkdir()
+    with pytest.raises(ValueError, match="holds no photographs"):
+        find_targets(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(("hq", "lq"), [("HQ_folder", "LQ_folder"), ("HQ", "LQ"), ("GT", "LQ")])
@@ -234,3 +265,10 @@ def test_sub_folders_called_after_a_split_may_hold_pairs(tmp_path):
     source = open_source(tmp_path, "val")
     assert isinstance(source, PairedFolder)
     assert len(source) == 1
+
+
+@pytest.mark.parametrize("spec", ["hf://", "hf+stream://", "hf://:train"])
+def test_a_data_set_without_a_name_is_told_so(spec):
+    pytest.importorskip("datasets")
+    with pytest.raises(ValueError, match=f"`{spec.replace('+', '.')}` must name a data set"):
+        open_source(spec)

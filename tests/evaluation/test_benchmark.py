@@ -11,7 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
-from foundir_hf.evaluation.benchmark import measure
+from foundir_hf.evaluation.benchmark import check, measure
 from foundir_hf.evaluation.ceiling import ceiling, truth_latents
 from foundir_hf.evaluation.metrics import psnr
 from foundir_hf.evaluation.outputs import Outputs
@@ -101,6 +101,16 @@ def test_other_methods_are_scored_where_they_have_outputs(suite, tmp_path):
     assert "DnCNN" not in found[6].score.baselines
     with pytest.raises(ValueError, match="must not be called 'input'"):
         list(measure(suite, outputs=[Outputs("input", tmp_path / "DnCNN", suite)], metrics=("psnr",)))
+
+
+@pytest.mark.parametrize("names", [["input"], ["restored"], ["ceiling"], ["lanczos"], ["nlm"], ["DnCNN", "DnCNN"]])
+def test_names_of_our_own_methods_are_refused_before_anything_is_measured(suite, tmp_path, names):
+    save(tmp_path / "DnCNN" / "small" / "x.png", pixels(40, 48, seed=9))
+    outputs = [Outputs(name, tmp_path / "DnCNN", suite) for name in names]
+    with pytest.raises(ValueError, match=f"must not be called '{names[-1]}'"):
+        check(suite, outputs)
+    with pytest.raises(ValueError, match=f"must not be called '{names[-1]}'"):
+        next(measure(suite, outputs=outputs, metrics=("psnr",)))
 
 
 def test_missing_photographs_are_told_before_anything_is_measured(tmp_path):

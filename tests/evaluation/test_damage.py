@@ -93,6 +93,10 @@ def test_bicubic_inputs_are_small_and_hold_the_picture():
         ([{"protocol": "jpeg", "quality": 0}], r"`quality` .* in \[1, 95\], got 0"),
         ([{"protocol": "jpeg", "quality": 10.5}], r"got 10.5"),
         ([{"protocol": "bicubic", "factor": True}], r"got True"),
+        ([{"protocol": ["noise"]}], r"`protocol` must be one of noise, jpeg, bicubic; got \['noise'\]"),
+        ([{"protocol": "jpeg", 5: 6, "a": 1}], r"takes `quality` and nothing else, got 5, a"),
+        ([{"protocol": "noise", "sigma": []}], r"`sigma` of protocol 'noise' must be a number or a list of some, got \[\]"),
+        ([], r"`tasks` must name at least one, got \[\]"),
     ],
 )
 def test_what_names_no_damage_is_refused(rows, message):

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from foundir_hf.evaluation.outputs import Outputs, write_inputs
-from foundir_hf.evaluation.suites import Suite, load_suite
+from foundir_hf.evaluation.suites import ImageSet, Suite, folder_suite, load_suite
 
 
 def pixels(height: int = 32, width: int = 32, seed: int = 0) -> np.ndarray:
@@ -42,6 +42,38 @@ def test_inputs_are_written_without_loss(suite, tmp_path):
     assert np.array_equal(np.asarray(Image.open(tmp_path / "in" / written[0])), haze.degraded)
     assert np.array_equal(np.load(tmp_path / "in" / written[1], allow_pickle=False), noise.degraded.astype(np.float32))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "in" / written[2])), small.small)
+
+
+def files_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["real/p.png", "real/p.jpg"])
+def test_inputs_are_never_written_among_the_suite_s_photographs(tmp_path, name):
+    save(tmp_path / name, pixels())
+    before = files_of(tmp_path)
+    with pytest.raises(ValueError, match=r"p.png: inputs must not be written among the suite's photographs in .*real"):
+        write_inputs(folder_suite(None, None, [tmp_path / "real"]), tmp_path, seed=0)
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["small/x.png", "clean/noise_sigma_50/deep/a.npy"])
+def test_inputs_are_never_written_over_a_file(suite, tmp_path, name):
+    target = tmp_path / "in" / name
+    target.parent.mkdir(parents=True)
+    target.write_text("mine")
+    before = files_of(tmp_path)
+    with pytest.raises(ValueError, match=rf"{target.name}: is there already"):
+        write_inputs(suite, tmp_path / "in", seed=3)
+    assert files_of(tmp_path) == before
+
+
+def test_two_images_whose_inputs_would_be_one_file_are_refused(suite, tmp_path):
+    save(tmp_path / "real" / "haze" / "deep" / "a.png", pixels())
+    both = Suite("both", (*suite.sets, ImageSet("unpaired", tmp_path / "real", "clean")))
+    with pytest.raises(ValueError, match=r"has two images whose input would be clean/haze/deep/a"):
+        write_inputs(both, tmp_path / "in", seed=3)
+    assert not (tmp_path / "in").exists()
 
 
 def test_written_inputs_come_back_as_outputs(suite, tmp_path):

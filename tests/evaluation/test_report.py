@@ -12,10 +12,10 @@ from PIL import Image
 
 from foundir_hf.evaluation.benchmark import Measurement, Score
 from foundir_hf.evaluation.figures import Grids, gain_chart, write_chart
-from foundir_hf.evaluation.report import describe_data, to_markdown, to_report
+from foundir_hf.evaluation.report import describe_data, pictures_of, to_markdown, to_report
 from foundir_hf.evaluation.statistics import summarise
 from foundir_hf.evaluation.suites import Case, ImageSet, Suite
-from foundir_hf.evaluation.timing import describe_machine, to_timing
+from foundir_hf.evaluation.timing import describe_machine, to_timing, to_timing_page
 from foundir_hf.files import write_whole
 
 
@@ -90,6 +90,24 @@ def test_seconds_are_summed_by_task_and_method():
     assert machine["peak_mib"] is None or machine["peak_mib"] > 50
     assert machine["machine"]["threads"] >= 1
     assert json.dumps(machine)
+
+
+def test_seconds_have_a_page():
+    timing = to_timing([(SCORES[0], {"restored": 2.0}, 0.5), (SCORES[1], {"restored": 1.0}, 0.5)], **describe_machine())
+    page = to_timing_page(timing | {"peak_mib": 812.4, "peak_cuda_mib": None})
+    assert "| set | task | method | images | seconds per image | seconds per megapixel |" in page
+    assert "| CBSD68 | gaussian_noise | restored | 2 | 1.500 | 3.00 |" in page
+    assert "- Peak memory: 812 MiB" in page
+    assert f"- Python: {timing['machine']['python']}" in page
+    assert "GPU" not in page
+    assert "Peak memory of the GPU: 7 MiB" in to_timing_page(timing | {"peak_cuda_mib": 7.0})
+    assert "Nothing was run." in to_timing_page(timing | {"tasks": []})
+
+
+def test_a_page_s_pictures_are_found_again_and_nobody_else_s():
+    names = ["figures/gains.png", "figures/CBSD68-haze.jpg", "figures/été.jpg"]
+    assert pictures_of(to_markdown(report(), names)) == names
+    assert pictures_of("![x](../x.jpg)\n![x](figures/../x.jpg)\n![x](figures/x.png)\nsee [x](figures/x.jpg)\n") == []
 
 
 def test_files_appear_whole_or_not_at_all(tmp_path):

@@ -79,6 +79,7 @@ def test_photographs_are_read_upright(tmp_path):
         ({"GT/a.png": 8}, r"must hold LQ/ and GT/ \(or HQ/\)"),
         ({"LQ/a.png": 8}, r"must hold LQ/ and GT/ \(or HQ/\)"),
         ({"GT/a.png": 8, "LQ/a.png": 8, "LQ/a.bmp": 8}, r"a.bmp and a.png, which share a stem"),
+        ({"GT/a.png": 8, "GT/a.bmp": 8, "LQ/a.png": 8}, r"GT/ holds a.bmp and a.png, which share a stem"),
         ({"GT/a.png": 8, "LQ/a.png": 16}, r"a.png: 16x16 pixels are more than its truth's 8x8"),
     ],
 )
@@ -87,6 +88,60 @@ def test_pairs_that_are_none_are_refused_by_name(tmp_path, files, message):
         save(tmp_path / name, pixels(side, side))
     with pytest.raises(ValueError, match=message):
         list(ImageSet("paired", tmp_path, "real").cases(0))
+
+
+@pytest.mark.parametrize(
+    ("truth", "degraded", "fits"),
+    [
+        ((112, 160), (112, 100), False),  # width alone
+        ((160, 112), (56, 80), False),  # lies on its side
+        ((120, 160), (50, 80), False),
+        ((259, 130), (64, 32), True),  # x4, rounded down
+        ((259, 130), (65, 33), True),  # x4, rounded up
+        ((96, 144), (64, 96), True),  # x1.5
+    ],
+)
+def test_inputs_of_other_proportions_are_refused_and_not_stretched(tmp_path, truth, degraded, fits):
+    save(tmp_path / "GT" / "a.png", pixels(*truth))
+    save(tmp_path / "LQ" / "a.png", pixels(*degraded))
+    cases = ImageSet("paired", tmp_path, "real").cases(0)
+    if fits:
+        assert next(cases).degraded.shape == (*truth, 3)
+        return
+    sizes = f"{degraded[1]}x{degraded[0]} pixels are no smaller copy of its truth's {truth[1]}x{truth[0]}"
+    with pytest.raises(ValueError, match=f"a.png: {sizes}"):
+        next(cases)
+
+
+@pytest.mark.parametrize("kind", ["clean", "unpaired"])
+def test_photographs_that_share_a_stem_are_refused_because_their_outputs_would_share_a_name(tmp_path, kind):
+    for name in ("a/x.png", "b/x.png"):
+        save(tmp_path / name, pixels())
+    assert len(ImageSet(kind, tmp_path, "real").files) == 2
+    save(tmp_path / "b" / "x.bmp", pixels())
+    with pytest.raises(ValueError, match=r"holds x.bmp and x.png, which share a stem"):
+        _ = ImageSet(kind, tmp_path, "real").files
+
+
+def test_a_border_larger_than_a_photograph_is_told_before_any_is_measured(tmp_path):
+    save(tmp_path / "photos" / "a.png", pixels())
+    save(tmp_path / "photos" / "b.png", pixels(19, 40))
+    entry = {"clean": "photos", "tasks": [{"protocol": "bicubic", "factor": 4}]}
+    load_suite(write(tmp_path, entry | {"crop": 7}), tmp_path).check()
+    with pytest.raises(ValueError, match=r"b.png: `crop` must leave something of its shorter side of 19 pixels, got 8"):
+        load_suite(write(tmp_path, entry | {"crop": 8}), tmp_path).check()  # 19 becomes 16
+    (tmp_path / "photos" / "b.png").write_text("words")
+    with pytest.raises(ValueError, match=r"b.png: cannot be read as a photograph"):
+        load_suite(write(tmp_path, entry | {"crop": 1}), tmp_path).check()
+
+
+def test_stems_are_those_of_the_cases(tmp_path):
+    save(tmp_path / "photos" / "deep" / "a.png", pixels())
+    for side in ("GT", "LQ"):
+        save(tmp_path / "pairs" / side / "deep" / "b.png", pixels())
+    entries = ({"clean": "photos", "tasks": ["haze", "rain"]}, {"paired": "pairs"}, {"unpaired": "photos", "name": "real"})
+    for image_set in load_suite(write(tmp_path, *entries), tmp_path).sets:
+        assert list(image_set.stems()) == [case.stem for case in image_set.cases(0)]
 
 
 def test_clean_photographs_are_damaged_task_by_task(tmp_path):
@@ -161,6 +216,19 @@ def test_folders_of_one_s_own_make_a_suite(tmp_path):
         ({"clean": "x", "tasks": ["hail"]}, "got 'hail'"),
         ({"paired": "x", "baselines": ["bm3d"]}, "got 'bm3d'"),
         ({"paired": "x", "defects": ["fog"]}, "`defects` must be among .*; got fog"),
+        ({"paired": "x", "defects": [["a"]]}, r"`defects` must be a list of names, got \[\['a'\]\]"),
+        ({"paired": "x", "defects": [1, "x"]}, r"`defects` must be a list of names, got \[1, 'x'\]"),
+        ({"paired": "x", "baselines": [["a"]]}, r"`baselines` must be a list of names, got \[\['a'\]\]"),
+        ({"clean": "x", "tasks": []}, r"`tasks` must name at least one, got \[\]"),
+        ({"clean": "x", "tasks": [{"protocol": ["a"]}]}, "`protocol` must be one of"),
+        ({"paired": "x", "name": "../../escape"}, "`name` must be a name without .*, got '../../escape'"),
+        ({"paired": "x", "name": ".."}, "`name` must be a name without"),
+        ({"paired": "x", "name": "."}, "`name` must be a name without"),
+        ({"paired": "x", "name": "a/b"}, "`name` must be a name without"),
+        ({"paired": "x", "name": "a\\b"}, "`name` must be a name without"),
+        ({"paired": "x", "name": "a|b"}, "`name` must be a name without"),
+        ({"paired": "x", "name": "a\nb"}, "`name` must be a name without"),
+        ({"paired": "x", "name": ""}, "`name` must be a name without .*, got ''"),
     ],
 )
 def test_entries_that_say_what_they_cannot_are_refused_by_file_and_number(tmp_path, entry, message):

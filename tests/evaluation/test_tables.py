@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from foundir_hf.evaluation.benchmark import Score
@@ -34,6 +36,18 @@ def test_columns_appear_when_a_row_has_something_for_them():
     )
     assert lines[2].endswith("| +3.50 | -0.50 to +7.25 | 31.00 | 27.00 nlm | 29.00 | +4.00 |")
     assert lines[3].endswith("| +3.50 | - | - | - | - | - |")
+
+
+def test_a_method_whose_every_image_equals_its_truth_shows_inf():
+    methods = {"input": {"psnr": 20.0}, "restored": {"psnr": math.inf}, "ceiling": {"psnr": math.inf}, "oracle": {"psnr": math.inf}}
+    perfect = Score("set", "noise", "noise", "a", methods)
+    clean = Score("set", "clean", "clean", "a", {"input": {"psnr": math.inf}, "restored": {"psnr": 30.0}})
+    assert to_table(summarise([perfect, clean]), ["oracle"]).splitlines() == [
+        "| family | images | input dB | output dB | gain | ceiling dB | oracle dB |",
+        "|---|---|---|---|---|---|---|",
+        "| noise | 1 | 20.00 | inf | - | inf | inf |",
+        "| clean | 1 | - | 30.00 | - | - | - |",
+    ]
 
 
 def scores() -> list[Score]:

@@ -2,21 +2,26 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import socket
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
 
+from foundir_hf.data.loading import TrainingData
 from foundir_hf.hub import load_pipeline
 from foundir_hf.training import objectives
 from foundir_hf.training.build import build_modules
 from foundir_hf.training.config import StageConfig, TrainConfig
-from foundir_hf.training.loop import latest_checkpoint, learning_rate_factor, parameter_groups, train
+from foundir_hf.training.loop import agree, latest_checkpoint, learning_rate_factor, parameter_groups, scale_latents, train
+from foundir_hf.training.validation import validate
 
 AUTOENCODER = StageConfig(
     "codec",
@@ -281,3 +286,52 @@ def test_a_checkpoint_without_a_position_is_still_loaded_where_data_are_in_memor
     newest = latest_checkpoint(output)
     shutil.copytree(newest, tmp_path / newest.name, ignore=shutil.ignore_patterns("data.json"))
     assert_equal_weights(run(replace(CONFIG, checkpoint_minutes=60), data, tmp_path, seed=77), expected)
+
+
+# --- Several processes, and pairs ---
+
+
+def _process(number: int, port: int, data: Path, output: Path) -> None:
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "1"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    accelerator = Accelerator(cpu=True)
+    modules, _ = build_modules("tiny", 3)
+    source = TrainingData(data, process=number, processes=2).batches({"clean": 1.0}, 2, 16, 16, seed=0)
+    scale_latents(modules, source, batches=2)
+    decisions = [agree(accelerator, number == decider) for decider in (0, 1)]
+    (output / f"{number}.json").write_text(json.dumps([modules.vae.config.scaling_factor, decisions]))
+
+
+def test_processes_agree_on_the_scale_of_latents_and_on_when_to_save(data, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_process, (port, data, tmp_path), nprocs=2)
+    scales, decisions = zip(*(json.loads((tmp_path / f"{number}.json").read_text()) for number in (0, 1)), strict=True)
+    assert decisions == ([True, False], [True, False])  # those of process 0
+    assert scales[0] == scales[1]
+    alone = []
+    for number in (0, 1):
+        modules, _ = build_modules("tiny", 3)
+        source = TrainingData(data, process=number, processes=2).batches({"clean": 1.0}, 2, 16, 16, seed=0)
+        scale_latents(modules, source, batches=2)
+        alone.append(modules.vae.config.scaling_factor)
+    assert alone[0] != alone[1]
+    assert 1 / scales[0] == pytest.approx((1 / alone[0] + 1 / alone[1]) / 2, rel=1e-4)
+
+
+def test_pairs_are_validated_under_their_own_task_only(data, tmp_path):
+    for task, noise in (("Task1", 10), ("low_light", 60)):
+        for part in ("HQ", "LQ"):
+            (tmp_path / task / part).mkdir(parents=True)
+        picture = np.asarray(Image.open(data / "a.png")).clip(60, 190)
+        Image.fromarray(picture).save(tmp_path / task / "HQ" / "a.png")
+        Image.fromarray(picture - np.uint8(noise)).save(tmp_path / task / "LQ" / "a.png")
+    modules, scheduler = build_modules("tiny", 3)
+    scores = validate(modules, ONE_STEP, scheduler, TrainingData(tmp_path).validation, size=16)
+    assert {task: before for task, (before, _) in scores.items()} == {
+        "low_light": pytest.approx(20 * math.log10(255 / 60), abs=0.01),
+        "Task1": pytest.approx(20 * math.log10(255 / 10), abs=0.01),
+    }
+    assert set(validate(modules, AUTOENCODER, scheduler, TrainingData(tmp_path).validation, size=16)) == {"reconstruction"}
