@@ -26,6 +26,7 @@ bench: .venv/base
 # What the task table draws and says; a test compares docs/tasks.md with the table.
 docs: .venv/base
 	printf '%s\n\n' '# Sub-tasks' 'Made by `make docs` from `foundir_hf/data/tasks.py`; `foundir degrade PHOTO --task NAME -o FILE` does one on a photograph of yours.' \
+		'Blur, noise and compression are measured in pixels of the photograph: on a camera file of 24 megapixels they show at full size only.' \
 		'![Every sub-task on the sample photographs](tasks.jpg)' > docs/tasks.md
 	$(BIN)/foundir tasks >> docs/tasks.md
 	$(BIN)/foundir tasks --sheet docs/tasks.jpg --overwrite
