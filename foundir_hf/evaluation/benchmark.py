@@ -16,13 +16,9 @@ from tqdm.auto import tqdm
 from ..pipelines.pipeline_foundir import FoundIRPipeline
 from .baselines import BASELINES, enlarge, run_baseline
 from .ceiling import ceiling
-from .damage import degrade_image
-from .files import read_rgb
-from .metrics import DEFAULT_METRICS, REMOVED, Meter, psnr
+from .metrics import DEFAULT_METRICS, REMOVED, Meter
 from .outputs import Outputs
 from .suites import Case, Suite
-
-__all__ = ["CEILING", "INPUT", "RESTORED", "Measurement", "Score", "check", "degrade_image", "measure", "psnr", "read_rgb"]
 
 INPUT, RESTORED, CEILING = "input", "restored", "ceiling"  # beside these a method is a baseline or somebody's outputs
 LANCZOS = "lanczos"  # a baseline too, for what arrives small

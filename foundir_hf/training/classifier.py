@@ -10,11 +10,11 @@ import time
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from tqdm.auto import tqdm
@@ -23,7 +23,8 @@ from ..data.cleaning import Verdict, read_manifest
 from ..data.labelled import LabelledSource
 from ..data.photos import CleanFiles, PhotoBank, list_photos
 from ..models.degradation_classifier_foundir import FoundIRDegradationClassifier
-from .loop import latest_checkpoint
+from .config import build_config, read_recipe
+from .loop import latest_checkpoint, learning_rate_factor
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class ClassifierConfig:
     Args:
         defects: What to tell apart; every name in `removes` of the task table.
         steps: Updates.
-        learning_rate: Peak rate; warmed up over `warmup_steps`, then a cosine to nothing.
+        learning_rate: Peak rate; warmed up over `warmup_steps`, then a cosine to a hundredth.
         batch_size: Photographs an update.
         sizes: Sides of the photographs, one drawn for each batch.
         crops: Crops that the classifier sees of each; in use it sees more.
@@ -64,13 +65,8 @@ class ClassifierConfig:
     @classmethod
     def from_yaml(cls, path: str | Path) -> ClassifierConfig:
         """Reads a recipe; raises `ValueError` naming the file and the key that is wrong."""
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(data, dict):
-            raise ValueError(f"{path}: a recipe is a mapping, got {type(data).__name__}.")
-        try:
-            return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
-        except TypeError as error:
-            raise ValueError(f"{path}: {str(error).removeprefix('ClassifierConfig.__init__() ')}") from error
+        data = {key: tuple(value) if isinstance(value, list) else value for key, value in read_recipe(path).items()}
+        return build_config(cls, data, str(path))
 
 
 def train_classifier(
@@ -95,7 +91,9 @@ def train_classifier(
 
     model = FoundIRDegradationClassifier(defects=config.defects).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, config))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, partial(learning_rate_factor, steps=config.steps, warmup_steps=config.warmup_steps)
+    )
     model, optimizer = accelerator.prepare(model, optimizer)
     accelerator.register_for_checkpointing(schedule)
     first, resumed = 0, latest_checkpoint(output)
@@ -249,12 +247,6 @@ def _source(
     paths = [path for path in paths if not getattr(verdicts.get(path.relative_to(folder).as_posix()), "dropped", False)]
     photos = PhotoBank(CleanFiles(paths, folder), device)
     return LabelledSource(photos, config.defects, config.batch_size, config.sizes, verdicts=verdicts, seed=seed)
-
-
-def _learning_rate_factor(step: int, config: ClassifierConfig) -> float:
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    return 0.5 + 0.5 * math.cos(math.pi * (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
 
 
 def _save_checkpoint(accelerator: Accelerator, output: Path, step: int) -> None:

@@ -79,19 +79,26 @@ class TrainConfig:
     @classmethod
     def from_yaml(cls, path: str | Path) -> TrainConfig:
         """Reads a recipe; raises `ValueError` naming the file and the key that is wrong."""
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(data, dict):
-            raise ValueError(f"{path}: a recipe is a mapping, got {type(data).__name__}.")
-        stages = tuple(_build(StageConfig, stage, f"{path}: stage {i}") for i, stage in enumerate(data.pop("stages", None) or []))
+        data = read_recipe(path)
+        stages = tuple(build_config(StageConfig, stage, f"{path}: stage {i}") for i, stage in enumerate(data.pop("stages", None) or []))
         if not stages:
             raise ValueError(f"{path}: `stages` must list at least one stage.")
         names = [stage.name for stage in stages]
         if len(set(names)) != len(names):
             raise ValueError(f"{path}: stage names must differ, got {names}.")
-        return _build(cls, {**data, "stages": stages}, str(path))
+        return build_config(cls, {**data, "stages": stages}, str(path))
 
 
-def _build(cls: type, data: Mapping[str, Any], where: str) -> Any:
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; raises `ValueError` naming the file otherwise."""
+    data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: a recipe is a mapping, got {type(data).__name__}.")
+    return data
+
+
+def build_config(cls: type, data: Mapping[str, Any], where: str) -> Any:
+    """An instance of the dataclass `cls`; raises `ValueError` that starts with `where` for unknown and missing keys."""
     known = {f.name for f in fields(cls)}
     required = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
     unknown, missing = sorted(set(data) - known), sorted(required - set(data))

@@ -83,7 +83,9 @@ def train(
         groups = parameter_groups(modules, stage)
         trainable = [parameter for group in groups for parameter in group["params"]]
         optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=config.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate_factor, stage=stage))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, partial(learning_rate_factor, steps=stage.steps, warmup_steps=stage.warmup_steps)
+        )
         ema = EMAModel(trainable, decay=config.ema_decay, use_ema_warmup=True, inv_gamma=10.0, power=0.75)
         ema.to(accelerator.device)
         wrapped, optimizer = accelerator.prepare(modules, optimizer)
@@ -186,11 +188,11 @@ def parameter_groups(modules: FoundIRModules, stage: StageConfig) -> list[dict]:
     return [{"params": parameters, "lr": stage.learning_rate * factor} for factor, parameters in by_factor.items()]
 
 
-def learning_rate_factor(step: int, stage: StageConfig) -> float:
+def learning_rate_factor(step: int, *, steps: int, warmup_steps: int) -> float:
     """Linear warm-up, then a cosine to 1 % of the peak."""
-    if step < stage.warmup_steps:
-        return (step + 1) / stage.warmup_steps
-    done = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    done = (step - warmup_steps) / max(1, steps - warmup_steps)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 

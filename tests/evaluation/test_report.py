@@ -133,7 +133,7 @@ def measurement(task: str, image: str, gain: float | None, color: tuple[int, int
         "restored": {"psnr": None if gain is None else 20.0 + gain},
     }
     baselines = () if gain is None else ("median", "nlm")
-    methods |= {name: {"psnr": value} for name, value in zip(baselines, (21.0, 22.0), strict=False)}
+    methods |= {name: {"psnr": {"median": 21.0, "nlm": 22.0}[name]} for name in baselines}
     images = dict.fromkeys(methods, plain) | ({"nlm": np.full_like(plain, 255)} if baselines else {})
     return Measurement(case, images, Score("set", "family", task, image, methods, baselines), {})
 

@@ -113,15 +113,14 @@ def test_a_prefix_that_matches_nothing_is_refused():
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_hundredth():
-    stage = replace(ONE_STEP, steps=110, warmup_steps=10)
-    factors = [learning_rate_factor(step, stage) for step in range(111)]
+    factors = [learning_rate_factor(step, steps=110, warmup_steps=10) for step in range(111)]
     assert factors[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
     assert factors[10] == max(factors) == 1
     assert factors[60] == pytest.approx(0.01 + 0.99 / 2)
     assert factors[10:] == sorted(factors[10:], reverse=True)
     assert factors[110] == pytest.approx(0.01)
-    assert learning_rate_factor(500, stage) == pytest.approx(0.01)
-    assert learning_rate_factor(0, replace(stage, warmup_steps=0)) == 1
+    assert learning_rate_factor(500, steps=110, warmup_steps=10) == pytest.approx(0.01)
+    assert learning_rate_factor(0, steps=110, warmup_steps=0) == 1
 
 
 # --- A whole run ---
