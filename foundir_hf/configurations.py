@@ -1,13 +1,68 @@
 """Named model sizes: the constructor arguments of every component, as data.
 
-`sdxl` is the paper's model (PAPERS: SDXL with 28,976,733 parameters of experts and router); `tiny` is the default checkpoint's.
+`sdxl` is the paper's model (PAPERS: SDXL with 28,976,733 parameters of experts and router); `tiny` is the default checkpoint's; `nano` is
+for experiments with training itself, and for tests of it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+_ZERO_TERMINAL_SNR: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "clip_sample": False,
+    "set_alpha_to_one": True,
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+}
+
 CONFIGURATIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "nano": {
+        "vae": {
+            "patch_size": 2,
+            "down_block_types": ("DownEncoderBlock2D",) * 3,
+            "up_block_types": ("UpDecoderBlock2D",) * 3,
+            "block_out_channels": (16, 24, 32),
+            "layers_per_block": 1,
+            "latent_channels": 16,
+            "norm_num_groups": 8,
+            "norm_type": "layer",
+            "mid_block_add_attention": False,
+            "lq_block_out_channels": (16, 32, 48),
+            "sample_size": 64,
+            "scaling_factor": 1.0,
+            "whole_image_embed_dim": 128,
+            "cosine_shortcut": True,
+        },
+        "lq_encoder": {
+            "patch_size": 2,
+            "block_out_channels": (16, 32, 48),
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+            "norm_type": "layer",
+            "mid_block_add_attention": False,
+            "thumbnail_size": 64,
+        },
+        "unet": {
+            "in_channels": 16,
+            "out_channels": 16,
+            "down_block_types": ("DownBlock2D", "DownBlock2D"),
+            "mid_block_type": "UNetMidBlock2D",
+            "up_block_types": ("UpBlock2D", "UpBlock2D"),
+            "block_out_channels": (32, 64),
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+            "norm_type": "layer",
+            "lq_channels": 48,
+            "moe_num_layers": 1,
+            "moe_window_size": 16,
+        },
+        "scheduler": {**_ZERO_TERMINAL_SNR},
+    },
     "tiny": {
         "vae": {
             "patch_size": 2,
@@ -48,17 +103,7 @@ CONFIGURATIONS: dict[str, dict[str, dict[str, Any]]] = {
             "moe_num_layers": 1,
             "moe_window_size": 16,
         },
-        "scheduler": {
-            "num_train_timesteps": 1000,
-            "beta_schedule": "scaled_linear",
-            "beta_start": 0.00085,
-            "beta_end": 0.012,
-            "clip_sample": False,
-            "set_alpha_to_one": True,
-            "prediction_type": "v_prediction",
-            "rescale_betas_zero_snr": True,
-            "timestep_spacing": "trailing",
-        },
+        "scheduler": {**_ZERO_TERMINAL_SNR},
     },
     "sdxl": {
         "vae": {

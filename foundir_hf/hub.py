@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
 
 from .models.autoencoder_foundir import FoundIRAutoencoderKL
 from .models.lq_encoder_foundir import FoundIRLQEncoder
@@ -29,14 +31,35 @@ def resolve_checkpoint(checkpoint: str | Path = DEFAULT_CHECKPOINT, revision: st
     Raises:
         ValueError: If it is none of these, naming what was looked for.
     """
-    bundled = CHECKPOINTS / str(checkpoint)
-    for folder in (bundled, Path(checkpoint)):
+    folder = _local_folder(checkpoint)
+    if folder is not None:
+        return folder
+    ignored = ["*.py", "*.bin", "*.pt", "*.ckpt"]
+    return Path(_from_hub(checkpoint, lambda: snapshot_download(str(checkpoint), revision=revision, ignore_patterns=ignored)))
+
+
+def read_index(checkpoint: str | Path, revision: str | None = None) -> dict[str, Any]:
+    """`model_index.json` of a checkpoint, looked for as [`resolve_checkpoint`] does; of a Hub repository this file alone is fetched."""
+    folder = _local_folder(checkpoint)
+    if folder is not None:
+        path = folder / "model_index.json"
+    else:
+        path = Path(_from_hub(checkpoint, lambda: hf_hub_download(str(checkpoint), "model_index.json", revision=revision)))
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _local_folder(checkpoint: str | Path) -> Path | None:
+    for folder in (CHECKPOINTS / str(checkpoint), Path(checkpoint)):
         if (folder / "model_index.json").is_file():
             return folder
     if Path(checkpoint).exists():
         raise ValueError(f"`checkpoint` {str(checkpoint)!r} is a folder without model_index.json.")
+    return None
+
+
+def _from_hub(checkpoint: str | Path, download: Callable[[], str]) -> str:
     try:
-        return Path(snapshot_download(str(checkpoint), revision=revision, ignore_patterns=["*.py", "*.bin", "*.pt", "*.ckpt"]))
+        return download()
     except Exception as error:  # the Hub client raises a dozen unrelated types
         names = ", ".join(sorted(p.parent.name for p in CHECKPOINTS.glob("*/model_index.json")))
         raise ValueError(
@@ -63,8 +86,11 @@ def load_pipeline(
     """
     device = torch.device(device)
     dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
+    index = read_index(checkpoint, revision)
+    held = str(index.get("_class_name"))  # a name, or a file of ours and a name
+    if FoundIRPipeline.__name__ not in held:
+        raise ValueError(f"`checkpoint` {str(checkpoint)!r} must hold a {FoundIRPipeline.__name__}, got {held}.")
     folder = resolve_checkpoint(checkpoint, revision)
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     components = {}
     for name, entry in index.items():
         if name.startswith("_") or not isinstance(entry, list):

@@ -7,11 +7,20 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from PIL import Image
+from small_sdxl import SMALL_LQ_ENCODER, SMALL_SDXL, SMALL_VAE
+from weights import awaken
 
+from foundir_hf.configurations import CONFIGURATIONS
+from foundir_hf.models.autoencoder_foundir import FoundIRAutoencoderKL
+from foundir_hf.models.lq_encoder_foundir import FoundIRLQEncoder
+from foundir_hf.models.unet_foundir import FoundIRUNet2DConditionModel
 from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline
 from foundir_hf.training.build import build_modules
 
@@ -19,16 +28,6 @@ from foundir_hf.training.build import build_modules
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
-
-
-def awaken(module: torch.nn.Module, std: float = 0.02) -> torch.nn.Module:
-    """Gives zero-initialised layers small random weights, so that every path of a fresh model carries something."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.numel() > 1 and not parameter.any():
-                parameter.normal_(std=std, generator=generator)
-    return module
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +38,28 @@ def pipeline() -> FoundIRPipeline:
     pipe = FoundIRPipeline(vae=modules.vae.eval(), lq_encoder=modules.lq_encoder.eval(), unet=modules.unet.eval(), scheduler=scheduler)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@pytest.fixture(scope="session")
+def sdxl() -> FoundIRPipeline:
+    """Every part of the paper's model in small, without text encoders, with random weights on every path."""
+    torch.manual_seed(0)
+    pipe = FoundIRPipeline(
+        vae=awaken(FoundIRAutoencoderKL(**SMALL_VAE)).eval(),
+        lq_encoder=awaken(FoundIRLQEncoder(**SMALL_LQ_ENCODER)).eval(),
+        unet=awaken(FoundIRUNet2DConditionModel(**SMALL_SDXL)).eval(),
+        scheduler=DDIMScheduler(**CONFIGURATIONS["sdxl"]["scheduler"]),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def checkpoint(pipeline, tmp_path_factory) -> Path:
+    """`pipeline` as a folder. Tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("pipeline") / "checkpoint"
+    pipeline.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

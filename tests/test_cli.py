@@ -21,13 +21,6 @@ from foundir_hf.cli.restore import plan_outputs
 COMMANDS = ["restore", "demo", "evaluate", "info", "export", "tasks", "degrade", "diagnose", "clean", "pack"]
 
 
-@pytest.fixture(scope="module")
-def checkpoint(pipeline, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("cli") / "checkpoint"
-    pipeline.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def photos(tmp_path, photo) -> Path:
     """`photos/`: one.png, deep/er/two.jpg, and a text that is none of the command's business."""

@@ -50,13 +50,6 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def checkpoint(pipeline, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("space") / "checkpoint"
-    pipeline.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def address(browser, checkpoint, tmp_path_factory):
     """The Space as a process of its own, on a free port; asked for only after the browser, which may be missing."""
     folder = tmp_path_factory.mktemp("server")

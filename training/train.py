@@ -1,17 +1,20 @@
 """Trains a recipe: `accelerate launch training/train.py training/configs/tiny.yaml --data PHOTOS --output runs/tiny`.
 
-Run it again with the same arguments and it goes on from its last checkpoint.
+Run it again with the same arguments and it goes on from its last checkpoint. Told to end (SIGTERM), it writes one first and ends with 143.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import signal
+from dataclasses import replace
 from pathlib import Path
 
-from foundir_hf.training.build import build_modules, load_modules
-from foundir_hf.training.config import TrainConfig
+from foundir_hf.training.build import prepare_modules
+from foundir_hf.training.config import StageConfig, TrainConfig
 from foundir_hf.training.loop import train
+from foundir_hf.training.preemption import PreemptedError
 
 
 def main() -> None:
@@ -25,27 +28,51 @@ def main() -> None:
     parser.add_argument("--data-in-memory", choices=("auto", "yes", "no"), default="auto", help="decode once and keep (default: if small)")
     parser.add_argument("--workers", type=int, default=2, help="decoding processes for each training process (default: 2)")
     parser.add_argument("--output", type=Path, required=True, help="run folder: checkpoints, components, log")
+    parser.add_argument(
+        "--resume", default="latest", metavar="WHERE", help="latest (default), never (refuses a folder with checkpoints), or a checkpoint"
+    )
+    parser.add_argument(
+        "--equilibrium",
+        nargs="+",
+        metavar=("STRATEGY", "HISTORY"),
+        help="how the tasks' shares change, instead of what the recipe says: mixing, sequential, incremental, des, or replay with the "
+        "equilibrium-STAGE.json of another run",
+    )
+    parser.add_argument("--seed", type=int, help="instead of the recipe's")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
         config = TrainConfig.from_yaml(arguments.recipe)
-        if config.initial_checkpoint is None:
-            modules, noise_scheduler = build_modules(config.configuration, config.seed)
-        else:
-            modules, noise_scheduler = load_modules(config.initial_checkpoint)
+        if arguments.seed is not None:
+            config = replace(config, seed=arguments.seed)
+        if arguments.equilibrium is not None:
+            config = replace(config, stages=tuple(with_strategy(stage, *arguments.equilibrium) for stage in config.stages))
+        modules, noise_scheduler = prepare_modules(config)
         train(
             config,
             modules,
             noise_scheduler,
             arguments.data,
             arguments.output,
+            resume=arguments.resume,
             validation=arguments.validation,
             manifest=arguments.manifest,
             in_memory=arguments.data_in_memory,
             workers=arguments.workers,
         )
-    except (ImportError, OSError, ValueError) as error:
-        parser.exit(2, f"train: {error}\n")
+    except PreemptedError as error:
+        parser.exit(128 + signal.SIGTERM, f"train: {error}\n")
+    except (ImportError, OSError, ValueError, FloatingPointError) as error:
+        parser.exit(2, f"train: {' '.join(str(error).split())}\n")  # libraries write paragraphs
+
+
+def with_strategy(stage: StageConfig, strategy: str, history: str | None = None, *rest: str) -> StageConfig:
+    """The stage with another strategy; stages of a single task have no shares to change."""
+    if rest:
+        raise ValueError(f"--equilibrium takes a strategy and, for replay, a history; got {' '.join(rest)} as well.")
+    if len(stage.tasks) < 2:
+        return stage
+    return replace(stage, equilibrium=replace(stage.equilibrium, strategy=strategy, history=history))
 
 
 if __name__ == "__main__":

@@ -33,40 +33,50 @@ class TaskShares:
 
     Args:
         tasks: In the order of the draws' numbers.
-        proportions: Of each task; normalised here.
+        proportions: Of each task; may change, see [`set_proportions`].
         verdicts: Of the cleaning manifest, by sample name.
         names: The samples' names, as far as they are known beforehand; `None` takes those of `verdicts`.
     """
 
     def __init__(self, tasks: Sequence[Task], proportions: Sequence[float], verdicts: Mapping[str, Verdict], names: Sequence[str] | None):
-        self.tasks, self.verdicts = [task for task, share in zip(tasks, proportions, strict=True) if share > 0], verdicts
-        if not self.tasks:
-            raise ValueError("`proportions` must give at least one task more than 0.")
-        counts: dict[tuple[bool, ...], int] = {}
+        self.tasks, self.verdicts = tasks, verdicts
+        self.sizes: dict[tuple[bool, ...], int] = {}
         for name in verdicts if names is None else names:
             group = self._group(name)
-            counts[group] = counts.get(group, 0) + 1
+            self.sizes[group] = self.sizes.get(group, 0) + 1
         if names is None:
-            counts.setdefault((True,) * len(self.tasks), 1)  # for samples that the manifest does not know
-        groups = [group for group in counts if any(group)]
-        shares = torch.tensor([share for share in proportions if share > 0], dtype=torch.float64)
-        fit = torch.tensor(groups, dtype=torch.float64).reshape(-1, len(self.tasks))
-        idle = [task.name for task, used in zip(self.tasks, fit.sum(0).tolist(), strict=True) if not used]
+            self.sizes.setdefault((True,) * len(self.tasks), 1)  # for samples that the manifest does not know
+        self.set_proportions(proportions)
+
+    def set_proportions(self, proportions: Sequence[float]) -> None:
+        """Shares the tasks out anew; normalised here. Raises `ValueError` if a task with a share has no photograph fit for it."""
+        shares = torch.tensor(proportions, dtype=torch.float64)
+        if not bool((shares >= 0).all() and shares.sum() > 0):
+            raise ValueError(f"`proportions` must be at least 0 and not all 0, got {list(proportions)}.")
+        asked = shares > 0
+        # A photograph that is unfit for all tasks with a share has no row: for now it is not wanted.
+        groups = [group for group in self.sizes if any(fit and share for fit, share in zip(group, asked.tolist(), strict=True))]
+        fit = torch.tensor(groups, dtype=torch.float64).reshape(-1, len(self.tasks)) * asked
+        idle = [task.name for task, share, used in zip(self.tasks, asked.tolist(), fit.sum(0).tolist(), strict=True) if share and not used]
         if idle:
             raise ValueError(f"No photograph is fit for {', '.join(idle)}: the cleaning manifest leaves nothing to learn from.")
-        sizes = torch.tensor([counts[group] for group in groups], dtype=torch.float64)
+        sizes = torch.tensor([self.sizes[group] for group in groups], dtype=torch.float64)
         self.weights = dict(zip(groups, _fit_margins(fit, sizes / sizes.sum(), shares / shares.sum()).float(), strict=True))
 
     def _group(self, name: str) -> tuple[bool, ...]:
         verdict = self.verdicts.get(name)
         return tuple(is_fit(verdict, task) for task in self.tasks)
 
-    def uses(self, name: str, task: str | None = None) -> bool:
-        """Whether a sample is of use: a pair if it is fit for its own task, a photograph (no task) if it is fit for any of these."""
-        return any(self._group(name)) if task is None else is_fit(self.verdicts.get(name), task_called(task))
+    def uses(self, name: str) -> bool:
+        """Whether a photograph is ever of use: fit for any of these tasks."""
+        return any(self._group(name))
+
+    def wants(self, name: str) -> bool:
+        """Whether a photograph is of use now: fit for a task that has a share."""
+        return self._group(name) in self.weights
 
     def draw(self, names: Sequence[str], generator: torch.Generator) -> list[str]:
-        """A task for each photograph, by name; every one of them must be of use."""
+        """A task for each photograph, by name; every one of them must be wanted."""
         weights = torch.stack([self.weights[self._group(name)] for name in names]).to(generator.device)
         return [self.tasks[i].name for i in torch.multinomial(weights, 1, generator=generator)[:, 0].tolist()]
 
@@ -84,6 +94,6 @@ def _fit_margins(table: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor)
         sums = table.sum(0)
         if torch.allclose(sums, columns, rtol=1e-6, atol=0):
             break
-        # Columns that infeasible margins have driven to nothing stay there.
+        # Columns without a share, and those that infeasible margins have driven to nothing, stay there.
         table = table * (columns / sums.clamp(min=1e-12))
     return table / table.sum(1, keepdim=True)

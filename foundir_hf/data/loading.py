@@ -13,7 +13,7 @@ from PIL import Image
 
 from .augmentation import NO_AUGMENTATION, Augmentation
 from .hub_datasets import HubStream
-from .pairs import PairSource
+from .pairs import PairBatch, PairSource, reference_pairs
 from .photos import PhotoBank
 from .samples import SampleError, Source
 from .sources import open_source
@@ -26,13 +26,13 @@ IN_MEMORY_PIXELS = 10**9  # 3 GB
 
 
 class TrainingData:
-    """Training and validation data of a run.
+    """What a run learns from, and what it is measured with while it runs.
 
     Args:
         data: What to train on, see [`~foundir_hf.data.sources.open_source`].
         device: Where batches are made.
-        validation: What to validate with; left out, the `val` split of `data`.
-        validation_photos: How many of them, the first.
+        validation: What to measure with; left out, the `val` split of `data`. `held_out` says whether training sees none of it.
+        reference_samples: How many of them for each task, drawn by a seed of their own: the same in every run.
         manifest: Written by `foundir clean` for the folder `data`.
         in_memory: Decode everything once and keep it on `device`; `"auto"` does so up to a thousand megapixels (3 GB), counted on a sample.
         process, processes: Number of this training process, of so many.
@@ -45,7 +45,7 @@ class TrainingData:
         device: torch.device | str = "cpu",
         *,
         validation: str | Path | None = None,
-        validation_photos: int = 3,
+        reference_samples: int = 10,
         manifest: str | Path | None = None,
         in_memory: InMemory = "auto",
         process: int = 0,
@@ -72,9 +72,16 @@ class TrainingData:
                 self.source = PhotoBank(source, device)
         elif in_memory == "yes":
             raise ValueError(f"A streamed data set cannot be kept in memory, got `in_memory` 'yes' for {str(data)!r}.")
-        held_out = open_source(data if validation is None else validation, "val")
-        held_out = held_out.first(validation_photos) if isinstance(held_out, HubStream) else held_out
-        self.validation = PhotoBank(held_out, limit=validation_photos)
+        measured = open_source(data if validation is None else validation, "val")
+        if isinstance(measured, HubStream):  # its first rows, which training sees too
+            measured = measured.first(3 * reference_samples)
+        self.held_out = validation is not None or (isinstance(source, Source) and not _share_names(source, measured))
+        self.validation = PhotoBank(measured, numbers=_some_of_each_task(measured, reference_samples))
+        self.reference_samples = reference_samples
+
+    def reference(self, tasks: Mapping[str, float], size: int = 192) -> dict[str, PairBatch]:
+        """The pairs that a stage of these tasks is measured with, see [`~foundir_hf.data.pairs.reference_pairs`]."""
+        return reference_pairs(self.validation, tasks, self.reference_samples, size, verdicts=self.verdicts)
 
     def batches(
         self,
@@ -85,12 +92,27 @@ class TrainingData:
         seed: int,
         augmentation: Augmentation = NO_AUGMENTATION,
     ) -> PairSource | PairStream:
-        """The training pairs of one stage, see [`~foundir_hf.data.pairs.PairSource`]; every process draws its own."""
+        """The training pairs of one stage, see [`~foundir_hf.data.pairs.PairSource`].
+
+        From memory every process can draw every batch; they divide the batches' numbers among themselves. Streams are divided already.
+        """
         shape = (proportions, batch_size, crop_size, context_size)
         if isinstance(self.source, PhotoBank):
-            return PairSource(self.source, *shape, seed=seed + 100_000 * self.process, verdicts=self.verdicts, augmentation=augmentation)
+            return PairSource(self.source, *shape, seed=seed, verdicts=self.verdicts, augmentation=augmentation)
         place = {"process": self.process, "processes": self.processes, "workers": self.workers}
         return PairStream(self.source, *shape, seed=seed, device=self.device, verdicts=self.verdicts, augmentation=augmentation, **place)
+
+
+def _share_names(source: Source, measured: Source) -> bool:
+    return not {source.name(i) for i in range(len(source))}.isdisjoint(measured.name(i) for i in range(len(measured)))
+
+
+def _some_of_each_task(source: Source, count: int) -> list[int]:
+    """Numbers of up to `count` pairs of each task, and of three times as many clean photographs, which all tasks share."""
+    numbers: dict[str | None, list[int]] = {}
+    for number in torch.randperm(len(source), generator=torch.Generator().manual_seed(0)).tolist():
+        numbers.setdefault(source.task(number), []).append(number)
+    return sorted(number for task, members in numbers.items() for number in members[: 3 * count if task is None else count])
 
 
 def estimate_pixels(source: Source, probes: int = 32) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ import torch.nn.functional as F
 
 from .augmentation import NO_AUGMENTATION, Augmentation
 from .fitness import is_fit, task_called
+from .mixture import matching, served
 from .photos import PhotoBank
+from .samples import seed_of
 from .tasks import get_task
 
 if TYPE_CHECKING:
@@ -83,14 +86,48 @@ def step_generator(seed: int, step: int, device: torch.device | str) -> torch.Ge
     return torch.Generator(device).manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
+def reference_pairs(
+    photos: PhotoBank, tasks: Iterable[str], count: int, size: int, verdicts: Mapping[str, Verdict] | None = None, thumbnail_size: int = 64
+) -> dict[str, PairBatch]:
+    """Fixed pairs to measure with (D_ref of FoundIR-v2: ten a task): for each task the same ones in every run, whatever the other tasks.
+
+    Args:
+        photos: Held-out samples. Pairs serve their own task, whether it is among `tasks` or not.
+        tasks: What clean photographs are degraded by.
+        count: Pairs a task; fewer if there are not so many samples. None is taken twice.
+        size: Side of the crops, one of each sample, in pixels.
+        verdicts: Of the cleaning manifest, by sample name.
+        thumbnail_size: Side of the thumbnails.
+
+    Returns:
+        By task; tasks that no sample serves are missing.
+    """
+    pairs = dict.fromkeys(sample.task for sample in photos.samples if sample.task is not None)
+    found = {}
+    for name in dict.fromkeys([*tasks, *pairs]):
+        generator = torch.Generator(photos.device).manual_seed(seed_of(*name.encode()))
+        members = _members(photos, name, name in pairs, verdicts or {})
+        order = torch.randperm(len(members), generator=generator, device=photos.device).tolist()
+        if which := [members[number] for number in order[:count]]:
+            hq, lq = photos.crops(which, size, generator)
+            found[name] = make_batch(hq, lq, [name] * len(which), size, thumbnail_size, generator)
+    return found
+
+
+def _members(photos: PhotoBank, task: str, paired: bool, verdicts: Mapping[str, Verdict]) -> list[int]:
+    """Numbers of the samples that serve a task: its pairs, or the clean photographs that are fit for it."""
+    own, row = task if paired else None, task_called(task)
+    return [i for i, sample in enumerate(photos.samples) if sample.task == own and is_fit(verdicts.get(sample.name), row)]
+
+
 class PairSource:
     """Draws pairs from memory; batch number `step` depends on `seed` and `step` alone, so that an interrupted run goes on where it was.
 
-    The task is drawn first, then one of the photographs that are fit for it. Samples that bring their LQ keep it and their task.
+    The task is drawn first, then one of the samples that serve it: pairs of that task, or photographs that are fit to be degraded by it.
 
     Args:
         photos: The samples.
-        proportions: Share of each task, by name; normalised here.
+        proportions: Share of each task, by name, see [`~foundir_hf.data.mixture.served`]; may change, see [`set_proportions`].
         batch_size: Pairs a batch.
         crop_size: Side of the crops.
         context_size: Side of the surroundings that are degraded together with the crop, so that its thumbnail shows more than the crop.
@@ -115,18 +152,24 @@ class PairSource:
         if context_size < crop_size:
             raise ValueError(f"`context_size` must be at least `crop_size` {crop_size}, got {context_size}.")
         self.photos = photos
-        self.tasks = [get_task(name) for name in proportions]
-        self.weights = torch.tensor(list(proportions.values()), dtype=torch.float, device=photos.device)
         self.batch_size, self.crop_size, self.context_size = batch_size, crop_size, context_size
         self.thumbnail_size, self.seed, self.augmentation = thumbnail_size, seed, augmentation
-        judged = [(sample, (verdicts or {}).get(sample.name)) for sample in photos.samples]
-        # Of each task, the numbers of the photographs that are fit for it. A pair has a task of its own.
-        self.fit = [
-            [i for i, (s, v) in enumerate(judged) if is_fit(v, task if s.lq is None else task_called(s.task))] for task in self.tasks
-        ]
-        idle = [task.name for task, fit, share in zip(self.tasks, self.fit, proportions.values(), strict=True) if share > 0 and not fit]
+        pairs = Counter(sample.task for sample in photos.samples if sample.task is not None)
+        shares = served(proportions, pairs, sum(sample.lq is None for sample in photos.samples))
+        self.members = {name: _members(photos, name, name in pairs, verdicts or {}) for name in shares}
+        self.set_proportions(shares)
+
+    def set_proportions(self, proportions: Mapping[str, float]) -> None:
+        """From the next batch on the tasks have these shares; normalised here.
+
+        Raises:
+            ValueError: If they are not shares of the tasks that the data serve, or of a task that nothing is fit for.
+        """
+        self.proportions = matching(proportions, self.members)
+        idle = [name for name, share in self.proportions.items() if share > 0 and not self.members[name]]
         if idle:
             raise ValueError(f"No photograph is fit for {', '.join(idle)}: the cleaning manifest leaves nothing to learn from.")
+        self.weights = torch.tensor(list(self.proportions.values()), dtype=torch.float, device=self.photos.device)
 
     def generator(self, step: int) -> torch.Generator:
         """The random numbers of one step, see [`step_generator`]."""
@@ -137,10 +180,10 @@ class PairSource:
         device = self.photos.device
         drawn = torch.multinomial(self.weights, self.batch_size, replacement=True, generator=generator).tolist()
         draws = torch.rand(self.batch_size, generator=generator, device=device).tolist()
-        which = [self.fit[task][int(draw * len(self.fit[task]))] for task, draw in zip(drawn, draws, strict=True)]
+        names = list(self.members)
+        tasks = [names[number] for number in drawn]
+        which = [self.members[task][int(draw * len(self.members[task]))] for task, draw in zip(tasks, draws, strict=True)]
         hq, lq = self.photos.crops(which, self.context_size, generator)
-        samples = [self.photos.samples[i] for i in which]
-        tasks = [s.task or self.tasks[i].name for i, s in zip(drawn, samples, strict=True)]
         return make_batch(hq, lq, tasks, self.crop_size, self.thumbnail_size, generator, self.augmentation)
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import logging
 from collections.abc import Sequence
@@ -87,12 +86,12 @@ class PhotoBank:
         source: What to decode, or paths of clean photographs. What cannot be used is named in the log, skipped, and kept in `skipped` with
             the reason.
         device: Where the pixels live: 468 megapixels take 1.4 GB, pairs twice as much.
-        limit: Take the first so many only.
+        numbers: Take these samples only.
     """
 
-    def __init__(self, source: Source | Sequence[Path], device: torch.device | str = "cpu", limit: int | None = None):
+    def __init__(self, source: Source | Sequence[Path], device: torch.device | str = "cpu", numbers: Sequence[int] | None = None):
         samples = source if isinstance(source, Source) else CleanFiles(source)
-        numbers = range(len(samples))[:limit]
+        numbers = range(len(samples)) if numbers is None else numbers
         self.skipped: dict[str, str] = {}
 
         def decode(index: int) -> Sample | SampleError:
@@ -117,12 +116,6 @@ class PhotoBank:
 
     def __len__(self) -> int:
         return len(self.samples)
-
-    def subset(self, which: Sequence[int]) -> PhotoBank:
-        """The samples numbered `which`, in that order; nothing is decoded or copied."""
-        bank = copy.copy(self)
-        bank.samples = [self.samples[index] for index in which]
-        return bank
 
     def crops(
         self, which: Sequence[int], size: int, generator: torch.Generator, max_shrink: float = 6.0

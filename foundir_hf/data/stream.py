@@ -13,8 +13,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from .augmentation import NO_AUGMENTATION, Augmentation
-from .fitness import TaskShares
+from .fitness import TaskShares, is_fit, task_called
 from .hub_datasets import HubStream
+from .mixture import matching, normalised, served
 from .pairs import PairBatch, make_batch, step_generator
 from .samples import Sample, SampleError, Source, cut, decode_sample, seed_of
 from .tasks import get_task
@@ -262,18 +263,23 @@ def _as_is(item: Crop) -> Crop:
 
 
 class PairStream:
-    """Training pairs out of any source: crops from a [`CropStream`], degraded on `device`.
+    """Training pairs out of any source: crops from [`CropStream`]s, degraded on `device`.
 
-    What [`~foundir_hf.data.pairs.PairSource`] is for photographs in memory, with the same batches; but here the photographs come in their
-    order and each is then given a task that it is fit for, see [`~foundir_hf.data.fitness.TaskShares`]. Photographs that none of the tasks
-    can use are left out. Batch number `step` depends on `seed`, on `step`, and on the position of the stream.
+    What [`~foundir_hf.data.pairs.PairSource`] is for samples in memory, with the same batches. But here photographs come in their order and
+    each is then given a task that it is fit for, see [`~foundir_hf.data.fitness.TaskShares`]; and of a source at random access the pairs of
+    every task come in an order of their own. So shares may change at any time: every order goes on where it was, nothing is lost and
+    nothing repeated within its epoch. Photographs that none of the tasks can use are left out. Batch number `step` depends on `seed`, on
+    `step`, and on the positions of the streams.
 
     Args:
-        source: Where samples come from. Pairs keep their LQ and their task, however `proportions` share out the others.
-        proportions, batch_size, crop_size, context_size, thumbnail_size, augmentation: As there.
+        source: Where samples come from.
+        proportions, batch_size, crop_size, context_size, thumbnail_size, augmentation: As there. What pairs a streamed source
+            ([`HubStream`]) brings is not known beforehand: they come as they come, with their own tasks, and `proportions` share out the
+            clean photographs.
         seed: The same in all processes.
         device: Where batches are made.
-        process, processes, workers: See [`CropStream`].
+        process, processes: See [`CropStream`].
+        workers: Processes that decode, shared out among the streams; each has at least one, unless this is 0.
         verdicts: Of the cleaning manifest, by sample name.
     """
 
@@ -297,52 +303,111 @@ class PairStream:
         if context_size < crop_size:
             raise ValueError(f"`context_size` must be at least `crop_size` {crop_size}, got {context_size}.")
         self.batch_size, self.crop_size, self.thumbnail_size, self.augmentation = batch_size, crop_size, thumbnail_size, augmentation
-        self.seed, self.device, self.process, self.processes = seed, torch.device(device), process, processes
-        tasks, verdicts = [get_task(name) for name in proportions], verdicts or {}
-        names = [source.name(i) for i in range(len(source)) if source.task(i) is None] if verdicts and isinstance(source, Source) else None
-        self.shares = TaskShares(tasks, list(proportions.values()), verdicts, names or None)  # pairs alone share out no tasks
-        numbers = None
-        if verdicts and isinstance(source, Source):
-            numbers = [i for i in range(len(source)) if self.shares.uses(source.name(i), source.task(i))]
-        self.crops = CropStream(
-            source,
-            context_size,
-            seed=seed,
-            process=process,
-            processes=processes,
-            workers=workers,
-            read_ahead=2 * batch_size,
-            uses=self.shares.uses,
-            numbers=numbers,
-        )
+        self.seed, self.device, self.verdicts = seed, torch.device(device), verdicts or {}
+        self.fixed_pairs = isinstance(source, HubStream) and bool(source.columns.lq)
+
+        # Which samples each stream reads; `None` is the stream of clean photographs, or of everything where nothing is known beforehand.
+        numbers: dict[str | None, list[int]] = {None: []}
+        if isinstance(source, Source):
+            for number in range(len(source)):
+                numbers.setdefault(source.task(number), []).append(number)
+            photographs = [source.name(number) for number in numbers[None]]
+            pairs = {name: len(members) for name, members in numbers.items() if name is not None}
+            shares = served(proportions, pairs, len(photographs))
+        else:
+            photographs, pairs, shares = None, {}, normalised({get_task(name).name: share for name, share in proportions.items()})
+        synthetic = [name for name in shares if name not in pairs]
+        # Of clean photographs, and of what a streamed source brings.
+        self.tasks = None
+        if synthetic:
+            self.tasks = TaskShares(
+                [get_task(name) for name in synthetic], [shares[name] for name in synthetic], self.verdicts, photographs or None
+            )
+        streams: list[str | None] = [*([None] if synthetic else []), *(name for name in shares if name in pairs)]
+        self.streams = {
+            name: CropStream(
+                source,
+                context_size,
+                seed=seed if name is None else seed_of(seed, *name.encode()),
+                process=process,
+                processes=processes,
+                workers=workers and max(1, workers // len(streams)),
+                read_ahead=2 * batch_size,
+                uses=self._uses,
+                numbers=[i for i in numbers[name] if self._uses(source.name(i), name)] if isinstance(source, Source) else None,
+            )
+            for name in streams
+        }
+        self._share_out(shares)
 
     @property
     def skipped(self) -> dict[str, str]:
         """Samples that could not be used, and why."""
-        return self.crops.skipped
+        return {name: reason for stream in self.streams.values() for name, reason in stream.skipped.items()}
+
+    def set_proportions(self, proportions: Mapping[str, float]) -> None:
+        """As in [`~foundir_hf.data.pairs.PairSource`]. A streamed source of pairs brings its tasks in its own order and is refused."""
+        if self.fixed_pairs and proportions != self.proportions:
+            raise ValueError(
+                "The shares of a streamed data set of pairs cannot be changed: its tasks come as they come. Use hf:// instead."
+            )
+        self._share_out(matching(proportions, self.proportions))
+
+    def _share_out(self, proportions: dict[str, float]) -> None:
+        self.proportions = proportions
+        synthetic = [share for name, share in self.proportions.items() if name not in self.streams]
+        # Of each stream, the share of the samples that come from it.
+        self.weights = torch.tensor(
+            [sum(synthetic) if name is None else self.proportions[name] for name in self.streams], device=self.device
+        )
+        if self.tasks is not None and sum(synthetic) > 0:
+            self.tasks.set_proportions(synthetic)
+
+    def _uses(self, name: str, task: str | None) -> bool:
+        """Whether a sample is ever of use: a pair if it is fit for its own task, a photograph if it is fit for any."""
+        return is_fit(self.verdicts.get(name), task_called(task)) if task or self.tasks is None else self.tasks.uses(name)
 
     def generator(self, step: int) -> torch.Generator:
-        """The random numbers of one step, see [`~foundir_hf.data.pairs.step_generator`]; every process has its own."""
-        return step_generator(seed_of(self.seed, self.process) if self.processes > 1 else self.seed, step, self.device)
+        """The random numbers of one step, see [`~foundir_hf.data.pairs.step_generator`]."""
+        return step_generator(self.seed, step, self.device)
 
     def batch(self, generator: torch.Generator) -> PairBatch:
         """The next batch; its tasks and their damage are drawn from `generator`."""
-        crops = list(islice(self.crops, self.batch_size))
+        names = list(self.streams)
+        drawn = [0] * self.batch_size
+        if len(names) > 1:
+            drawn = torch.multinomial(self.weights, self.batch_size, replacement=True, generator=generator).tolist()
+        crops = [self._next(names[number]) for number in drawn]
         hq = torch.stack([torch.from_numpy(crop.hq) for crop in crops]).to(self.device)
         lq = [None if crop.lq is None else torch.from_numpy(crop.lq).to(self.device) for crop in crops]
         clean = [crop.name for crop in crops if crop.lq is None]
-        drawn = iter(self.shares.draw(clean, generator) if clean else [])
-        tasks = [crop.task or next(drawn) for crop in crops]
-        return make_batch(hq, lq, tasks, self.crop_size, self.thumbnail_size, generator, self.augmentation)
+        tasks = iter(self.tasks.draw(clean, generator) if self.tasks is not None and clean else [])
+        return make_batch(
+            hq, lq, [crop.task or next(tasks) for crop in crops], self.crop_size, self.thumbnail_size, generator, self.augmentation
+        )
+
+    def _next(self, stream: str | None) -> Crop:
+        """The next crop of a stream; photographs that no task with a share can use wait for their next epoch."""
+        while True:
+            crop = next(self.streams[stream])
+            if crop.lq is not None or self.tasks is None or self.tasks.wants(crop.name):
+                return crop
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this process stands, ready for JSON."""
-        return self.crops.state_dict()
+        """Where this process stands, ready for JSON. The shares are not part of it: whoever changes them keeps them."""
+        return {name or "": stream.state_dict() for name, stream in self.streams.items()}
 
     def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Goes on where a run stood, see [`CropStream.load_state_dict`]."""
-        self.crops.load_state_dict(states)
+        expected = {name or "" for name in self.streams}
+        if any(state.keys() != expected for state in states):
+            raise ValueError(
+                f"The checkpoint was made with pairs of {sorted(states[0])}, the data now hold {sorted(expected)}: not the same data."
+            )
+        for name, stream in self.streams.items():
+            stream.load_state_dict([state[name or ""] for state in states])
 
     def close(self) -> None:
         """Ends the workers."""
-        self.crops.close()
+        for stream in self.streams.values():
+            stream.close()

@@ -45,7 +45,8 @@ class Task:
         stage: Where it happens: `SCENE`, `LIGHT`, `LENS`, `SENSOR` or `FILE`.
         removes: The defects that a model learns to remove from it. A photograph that has one of them is no ground truth for this task.
         reference: Who describes the damage, or measures with it.
-        metric: What ranks models on it.
+        metric: What ranks models on it, of [`~foundir_hf.evaluation.metrics.METRICS`]. PSNR; but where the damage leaves several pictures
+            that might be the truth, LPIPS: PSNR would rank their blurred average first (Blau and Michaeli, CVPR 2018).
     """
 
     name: str
@@ -131,12 +132,19 @@ _SINGLE = (
     Task("downsample_x2", "resolution", downsample, {"factor": 2}, SENSOR, _LOW_RESOLUTION, "FoundIR-v2; Set5, Set14"),
     Task("downsample_x3", "resolution", downsample, {"factor": 3}, SENSOR, _LOW_RESOLUTION, "FoundIR-v2; Set5, Set14"),
     Task("downsample_x4", "resolution", downsample, {"factor": 4}, SENSOR, _LOW_RESOLUTION, "FoundIR-v2; Set5, Set14"),
-    Task("downsample_x8", "resolution", downsample, {"factor": 8}, SENSOR, _LOW_RESOLUTION, "FoundIR-v2"),
+    Task("downsample_x8", "resolution", downsample, {"factor": 8}, SENSOR, _LOW_RESOLUTION, "FoundIR-v2", "lpips"),
     Task("area_downsample_x2", "resolution", downsample, {"factor": 2, "kernel": "area"}, SENSOR, _LOW_RESOLUTION, "FoundIR-v2"),
     Task("area_downsample_x4", "resolution", downsample, {"factor": 4, "kernel": "area"}, SENSOR, _LOW_RESOLUTION, "FoundIR-v2"),
     Task("aliasing", "resolution", aliasing, {}, SENSOR, _LOW_RESOLUTION, "nearest-neighbour thumbnails"),
     Task(
-        "real_esrgan", "resolution", second_order_degradation, {}, SENSOR, ("low_resolution", "blur", "noise", "compression"), _REAL_ESRGAN
+        "real_esrgan",
+        "resolution",
+        second_order_degradation,
+        {},
+        SENSOR,
+        ("low_resolution", "blur", "noise", "compression"),
+        _REAL_ESRGAN,
+        "lpips",
     ),
     Task("oversharpening", "resolution", oversharpening, {}, FILE, ("ringing",), _REAL_ESRGAN),
     Task("interlacing", "resolution", interlacing, {}, SENSOR, ("interlacing",), "ITU-R BT.601 fields"),
@@ -167,10 +175,10 @@ _SINGLE = (
     Task("moire", "scene", moire, {}, SENSOR, ("moire",), "Sun et al., TIP 2018"),
     Task("scratches", "media", scratches, {}, FILE, ("scratches",), "Wan et al., CVPR 2020"),
     Task("sepia", "media", sepia, {}, FILE, _COLOR, "Wan et al., CVPR 2020"),
-    Task("stains", "media", stains, {}, FILE, ("scratches",), "Wan et al., CVPR 2020"),
-    Task("paint_loss", "media", paint_loss, {}, FILE, ("scratches",), "Wang et al., Heritage Science 2022"),
-    Task("fold_creases", "media", fold_creases, {}, FILE, ("scratches",), "Wan et al., CVPR 2020"),
-    Task("old_photo", "media", old_photo, {}, FILE, ("scratches", "color", "noise"), "Wan et al., CVPR 2020"),
+    Task("stains", "media", stains, {}, FILE, ("scratches",), "Wan et al., CVPR 2020", "lpips"),
+    Task("paint_loss", "media", paint_loss, {}, FILE, ("scratches",), "Wang et al., Heritage Science 2022", "lpips"),
+    Task("fold_creases", "media", fold_creases, {}, FILE, ("scratches",), "Wan et al., CVPR 2020", "lpips"),
+    Task("old_photo", "media", old_photo, {}, FILE, ("scratches", "color", "noise"), "Wan et al., CVPR 2020", "lpips"),
 )
 
 # Ingredients of composites are milder than the same damage alone: two full doses leave nothing to restore. Darkness comes without its

@@ -213,6 +213,20 @@ class FoundIRAutoencoderKL(AutoencoderKL):
         # diffusers reads a class's configuration from its signature; ours forwards `**kwargs` to the parent's.
         return AutoencoderKL._get_init_keys(AutoencoderKL) | FoundIRAutoencoderKL._own_config
 
+    @classmethod
+    def from_vae(cls, vae: AutoencoderKL, **own_config) -> FoundIRAutoencoderKL:
+        """A FoundIR autoencoder that starts as `vae`: the same latents, the same image at fidelity 0. The skips are fresh.
+
+        Args:
+            vae (`AutoencoderKL`): Where the weights come from.
+            own_config: Our own configuration entries; without them the skips fit [`FoundIRLQEncoder.from_vae`] of the same `vae`.
+        """
+        plain = {k: v for k, v in vae.config.items() if not k.startswith("_")}
+        model = cls.from_config({"lq_block_out_channels": tuple(vae.config.block_out_channels), **plain, **own_config})
+        skips = {k: v for k, v in model.state_dict().items() if k.startswith(("skips.", "pixel_skip."))}
+        model.load_state_dict({**skips, **vae.state_dict()}, strict=True)
+        return model.to(vae.dtype)
+
     @property
     def scale_factor(self) -> int:
         """Image pixels per latent, along one side."""
@@ -259,13 +273,14 @@ class FoundIRAutoencoderKL(AutoencoderKL):
             raise ValueError("`fidelity` above 0 needs `lq_features` and `lq_pixel_values`; pass `fidelity=0` to decode without them.")
         decoder = self.decoder
         hidden_states = z if self.post_quant_conv is None else self.post_quant_conv(z)
-        hidden_states = decoder.mid_block(decoder.conv_in(hidden_states))
+        hidden_states = _run(decoder, decoder.mid_block, decoder.conv_in(hidden_states))
         if fidelity:
             for up_block, skip, lq in zip(decoder.up_blocks, self.skips, reversed(lq_features), strict=True):
-                hidden_states = up_block(skip(hidden_states, lq, fidelity))
+                hidden_states = _run(decoder, skip, hidden_states, lq, fidelity)
+                hidden_states = _run(decoder, up_block, hidden_states)
         else:
             for up_block in decoder.up_blocks:
-                hidden_states = up_block(hidden_states)
+                hidden_states = _run(decoder, up_block, hidden_states)
         sample = None
         if fidelity < 1:
             sample = decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(hidden_states)))
@@ -276,6 +291,13 @@ class FoundIRAutoencoderKL(AutoencoderKL):
             kept = self.pixel_skip(hidden_states, lq_pixel_values, whole_image_embeds)
             sample = kept if sample is None else torch.lerp(sample, kept, fidelity)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
+
+
+def _run(owner: nn.Module, module: nn.Module, *inputs) -> torch.Tensor:
+    """`module(*inputs)`, its inner values made again in the backward pass if gradient checkpointing is enabled for `owner`."""
+    if torch.is_grad_enabled() and owner.gradient_checkpointing:
+        return owner._gradient_checkpointing_func(module, *inputs)
+    return module(*inputs)
 
 
 def _replace_group_norms(module: nn.Module) -> None:

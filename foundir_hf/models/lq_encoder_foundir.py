@@ -48,7 +48,7 @@ class FoundIRLQEncoder(ModelMixin, ConfigMixin):
             judged; the judgement modulates every level. A tile cannot know these, so it is computed once per image. `None`: not used.
     """
 
-    _supports_gradient_checkpointing = False
+    _supports_gradient_checkpointing = True
 
     @register_to_config
     def __init__(
@@ -128,14 +128,14 @@ class FoundIRLQEncoder(ModelMixin, ConfigMixin):
         lq_features = []
         for block, modulation in zip(encoder.down_blocks, modulations, strict=True):
             for resnet in block.resnets:
-                hidden_states = resnet(hidden_states, None)
+                hidden_states = _run(encoder, resnet, hidden_states, None)
             if modulation is not None:
                 scale, shift = modulation
                 hidden_states = hidden_states * (1 + scale) + shift
             lq_features.append(hidden_states)
             for downsample in block.downsamplers or []:
                 hidden_states = downsample(hidden_states)
-        hidden_states = encoder.mid_block(hidden_states)
+        hidden_states = _run(encoder, encoder.mid_block, hidden_states)
 
         # The coarsest map of the decoder is the finished one: it has seen the middle block.
         lq_features[-1] = hidden_states
@@ -168,6 +168,13 @@ class _WholeImageModulation(nn.Module):
         embeds = self.summary(pooled)  # (B, 4*width)
         modulation = self.to_modulation(embeds)[:, :, None, None]  # (B, 2*sum(widths), 1, 1)
         return embeds, [part.chunk(2, dim=1) for part in modulation.split([2 * width for width in self.widths], dim=1)]
+
+
+def _run(owner: nn.Module, module: nn.Module, *inputs) -> torch.Tensor:
+    """`module(*inputs)`, its inner values made again in the backward pass if gradient checkpointing is enabled for `owner`."""
+    if torch.is_grad_enabled() and owner.gradient_checkpointing:
+        return owner._gradient_checkpointing_func(module, *inputs)
+    return module(*inputs)
 
 
 def _replace_group_norms(module: nn.Module) -> None:

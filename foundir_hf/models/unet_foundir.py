@@ -6,7 +6,7 @@ Tensors are `(batch, channels, height, width)` unless a comment says otherwise.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -219,7 +219,7 @@ class _MultiScaleFeedForward(nn.Module):
 
 
 class SoftRouter(nn.Module):
-    """Per-pixel soft routing (Eq. 5): `(B, C, H, W)` -> `(B, num_experts, H, W)`, non-negative and summing to one over the experts."""
+    """Per-pixel routing (Eq. 5): `(B, C, H, W)` -> `(B, num_experts, H, W)`, non-negative and summing to one over the experts."""
 
     def __init__(self, dim: int, num_experts: int = 3):
         super().__init__()
@@ -235,6 +235,10 @@ class MoEScheduler(nn.Module):
     Args:
         dim (`int`): Channels of the fused feature map.
         num_heads, num_layers, ffn_expansion, keep_ratio, window_size, attend_over: Passed on to the experts.
+        routing (`"soft"`, `"hard"` or `"none"`, *optional*, defaults to `"soft"`): `"soft"` is the paper's. The others are what it is
+            compared with: under `"hard"` every pixel takes its strongest expert alone, times that expert's probability, through which the
+            router still learns (Switch Transformer, JMLR 2022); with `"none"` there is neither router nor expert and the features pass
+            unchanged. `"hard"` saves no computation: attention needs the whole map, so every expert sees all of it.
     """
 
     def __init__(
@@ -246,8 +250,15 @@ class MoEScheduler(nn.Module):
         keep_ratio: float = 0.75,
         window_size: int = 64,
         attend_over: Literal["space", "batch"] = "space",
+        routing: Literal["soft", "hard", "none"] = "soft",
     ):
         super().__init__()
+        if routing not in ("soft", "hard", "none"):
+            raise ValueError(f"`routing` must be 'soft', 'hard' or 'none', got {routing!r}.")
+        self.routing = routing
+        self.gradient_checkpointing = False
+        if routing == "none":
+            return
         self.router = SoftRouter(dim, num_experts=3)
         self.experts = nn.ModuleList(
             [
@@ -259,8 +270,14 @@ class MoEScheduler(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """`(B, C, H, W)` -> `(B, C, H, W)`."""
+        if self.routing == "none":
+            return hidden_states
         weights = self.router(hidden_states)  # (B, experts, H, W)
-        return sum(weights[:, i : i + 1] * expert(hidden_states) for i, expert in enumerate(self.experts))
+        if self.routing == "hard":
+            strongest = weights.max(dim=1, keepdim=True)
+            weights = torch.zeros_like(weights).scatter(1, strongest.indices, strongest.values)
+        # One expert at a time is made again in a checkpointed backward pass.
+        return sum(weights[:, i : i + 1] * _run(self, expert, hidden_states) for i, expert in enumerate(self.experts))
 
 
 class ConditionEmbedding(nn.Module):
@@ -275,7 +292,8 @@ class ConditionEmbedding(nn.Module):
         nn.init.zeros_(self.conv_out.bias)
 
     def forward(self, lq_hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.conv_out(F.silu(self.conv_in(self.norm_in(lq_hidden_states))))
+        # Contiguous: on CPUs, PyTorch 2.13 crashes in a group norm that learns while its input, in channels-last, has no gradient.
+        return self.conv_out(F.silu(self.conv_in(self.norm_in(lq_hidden_states.contiguous()))))
 
 
 class ConditionedStem(nn.Module):
@@ -290,6 +308,9 @@ class ConditionedStem(nn.Module):
         self.conv_in = conv_in
         self.condition_embedding = ConditionEmbedding(lq_channels, width, norm_num_groups)
         self.moe = MoEScheduler(2 * width, **moe_kwargs)
+        if self.moe.routing == "none":
+            # Without experts in between, two layers of zeros in a row would never get a gradient; `projection` alone keeps the start exact.
+            self.condition_embedding.conv_out.reset_parameters()
         self.projection = nn.Conv2d(2 * width, width, 1)
         nn.init.zeros_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)
@@ -309,6 +330,7 @@ class FoundIRUNet2DConditionModel(UNet2DConditionModel):
         lq_channels (`int`, defaults to 512): Channels of the LQ encoder's features.
         moe_num_heads, moe_num_layers, moe_ffn_expansion, moe_keep_ratio, moe_window_size: See [`MoEScheduler`].
         moe_attend_over (`"space"` or `"batch"`): See [`SpatialAttentionExpert`].
+        moe_routing (`"soft"`, `"hard"` or `"none"`, defaults to `"soft"`): See [`MoEScheduler`].
         norm_type (`"group"` or `"layer"`, defaults to `"group"`): `"layer"` normalises every position over its channels instead of
             groups of channels over the whole map, so that a tile of an image sees the same numbers as the image itself.
         kwargs: Everything that `UNet2DConditionModel` takes.
@@ -324,6 +346,7 @@ class FoundIRUNet2DConditionModel(UNet2DConditionModel):
             "moe_keep_ratio",
             "moe_window_size",
             "moe_attend_over",
+            "moe_routing",
             "norm_type",
         }
     )
@@ -338,6 +361,7 @@ class FoundIRUNet2DConditionModel(UNet2DConditionModel):
         moe_keep_ratio: float = 0.75,
         moe_window_size: int = 64,
         moe_attend_over: Literal["space", "batch"] = "space",
+        moe_routing: Literal["soft", "hard", "none"] = "soft",
         norm_type: Literal["group", "layer"] = "group",
         **kwargs,
     ):
@@ -352,6 +376,7 @@ class FoundIRUNet2DConditionModel(UNet2DConditionModel):
             moe_keep_ratio=moe_keep_ratio,
             moe_window_size=moe_window_size,
             moe_attend_over=moe_attend_over,
+            moe_routing=moe_routing,
             norm_type=norm_type,
         )
         self.conv_in = ConditionedStem(
@@ -364,6 +389,7 @@ class FoundIRUNet2DConditionModel(UNet2DConditionModel):
             keep_ratio=moe_keep_ratio,
             window_size=moe_window_size,
             attend_over=moe_attend_over,
+            routing=moe_routing,
         )
         if norm_type == "layer":
             _replace_group_norms(self)
@@ -384,6 +410,33 @@ class FoundIRUNet2DConditionModel(UNet2DConditionModel):
         model.load_state_dict({**own, **state_dict}, strict=True)
         return model.to(unet.dtype)
 
+    def empty_prompt(self, batch_size: int, height: int, width: int) -> dict[str, Any]:
+        """What `forward` wants to be told when nobody wrote a caption: zeros, SDXL's convention for an empty prompt.
+
+        Training without captions and restoring without text encoders both ask here, so that one sees what the other saw.
+
+        Args:
+            batch_size (`int`): Images, or tiles of images.
+            height, width (`int`): Their size in pixels. They count as whole images of this size, for no crop knows more.
+
+        Returns:
+            `encoder_hidden_states` and `added_cond_kwargs`, as far as this UNet's configuration asks for them; empty if it takes no text.
+        """
+        conditioning: dict[str, Any] = {}
+        config = self.config
+        if any("CrossAttn" in (block or "") for block in (*config.down_block_types, config.mid_block_type, *config.up_block_types)):
+            tokens = (batch_size, 77, config.cross_attention_dim)  # as many as CLIP writes
+            conditioning["encoder_hidden_states"] = torch.zeros(tokens, device=self.device, dtype=self.dtype)
+        if config.addition_embed_type == "text_time":
+            # Original size, corner of the crop, target size. Float, for half precision counts no further than 2048.
+            time_ids = torch.tensor([[height, width, 0, 0, height, width]], device=self.device, dtype=torch.float)
+            pooled = config.projection_class_embeddings_input_dim - time_ids.shape[1] * config.addition_time_embed_dim
+            conditioning["added_cond_kwargs"] = {
+                "text_embeds": torch.zeros(batch_size, pooled, device=self.device, dtype=self.dtype),
+                "time_ids": time_ids.repeat(batch_size, 1),
+            }
+        return conditioning
+
     def forward(
         self,
         sample: torch.Tensor,
@@ -402,6 +455,13 @@ class FoundIRUNet2DConditionModel(UNet2DConditionModel):
             got = None if lq_hidden_states is None else tuple(lq_hidden_states.shape)
             raise ValueError(f"`lq_hidden_states` must match the latents' size {tuple(sample.shape[2:])}, got {got}.")
         return super().forward(torch.cat([sample, lq_hidden_states], dim=1), timestep, encoder_hidden_states, **kwargs)
+
+
+def _run(owner: nn.Module, module: nn.Module, *inputs) -> torch.Tensor:
+    """`module(*inputs)`, its inner values made again in the backward pass if gradient checkpointing is enabled for `owner`."""
+    if torch.is_grad_enabled() and owner.gradient_checkpointing:
+        return owner._gradient_checkpointing_func(module, *inputs)
+    return module(*inputs)
 
 
 def _replace_group_norms(module: nn.Module) -> None:

@@ -50,7 +50,8 @@ class FoundIRPipeline(DiffusionPipeline):
         lq_encoder ([`FoundIRLQEncoder`]): Encoder of the degraded image.
         unet ([`FoundIRUNet2DConditionModel`]): Denoiser with the MoE-driven scheduler in its stem.
         scheduler ([`SchedulerMixin`]): Of the diffusion.
-        text_encoder, text_encoder_2, tokenizer, tokenizer_2 (*optional*): SDXL's, for prompts. A checkpoint without them takes no prompt.
+        text_encoder, text_encoder_2, tokenizer, tokenizer_2 (*optional*): SDXL's, for prompts. A checkpoint without them takes no prompt;
+            if its denoiser asks for text all the same, it gets an empty one, as in training without captions.
         force_zeros_for_empty_prompt (`bool`, *optional*, defaults to `True`): As in SDXL's pipeline.
     """
 
@@ -243,7 +244,10 @@ class FoundIRPipeline(DiffusionPipeline):
     def encode_conditioning(
         self, prompt: str, negative_prompt: str, guidance_scale: float, embeds: tuple[torch.Tensor | None, ...]
     ) -> dict[str, Any]:
-        """The text side of the denoiser's arguments, of batch size 1, or 2 `[negative, positive]` under guidance; empty without text."""
+        """The text side of the denoiser's arguments, of batch size 1, or 2 `[negative, positive]` under guidance; empty without text.
+
+        Without text encoders and embeddings the denoiser is told what [`~FoundIRUNet2DConditionModel.empty_prompt`] says of each tile.
+        """
         guided = guidance_scale > 1
         if self.text_encoder is None and self.text_encoder_2 is None:
             if prompt or negative_prompt:
@@ -351,7 +355,10 @@ class FoundIRPipeline(DiffusionPipeline):
         for tile, lq_tile in zip(grid.tiles(device=latents.device), lq_hidden_states, strict=True):
             sample = tile.of(model_input).to(self.unet.dtype)
             lq_tile = lq_tile.to(self.unet.dtype)
-            kwargs: dict[str, Any] = {"encoder_hidden_states": conditioning.get("encoder_hidden_states")}
+            if conditioning:
+                kwargs: dict[str, Any] = {"encoder_hidden_states": conditioning["encoder_hidden_states"]}
+            else:
+                kwargs = self.unet.empty_prompt(1, *(side * self.latent_scale_factor for side in sample.shape[2:]))
             if "text_embeds" in conditioning:
                 kwargs["added_cond_kwargs"] = {
                     "text_embeds": conditioning["text_embeds"],
@@ -419,7 +426,6 @@ class FoundIRPipeline(DiffusionPipeline):
         index = json.loads(index_path.read_text(encoding="utf-8"))
         own_source = Path(inspect.getsourcefile(type(self)))
         index["_class_name"] = [own_source.stem, type(self).__name__]
-        index.pop("_name_or_path", None)  # a path of this machine
         sources = {folder / own_source.name: own_source}
         for helper in (TileGrid, COLOR_FIXES["adain"]):
             source = Path(inspect.getsourcefile(helper))
@@ -434,6 +440,10 @@ class FoundIRPipeline(DiffusionPipeline):
             if target.resolve() != source.resolve():
                 shutil.copyfile(source, target)
         index_path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        for path in (index_path, *folder.glob("*/config.json")):
+            config = json.loads(path.read_text(encoding="utf-8"))
+            if config.pop("_name_or_path", None) is not None:  # a path of this machine
+                path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def enlarge(pixels: torch.Tensor, upscale: float) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""From a configuration's name to fresh components."""
+"""From a configuration's name to fresh components, from a checkpoint to its own, from SDXL to those that start as it."""
 
 from __future__ import annotations
 
@@ -6,27 +6,57 @@ import torch
 from diffusers import DDIMScheduler, SchedulerMixin
 
 from ..configurations import CONFIGURATIONS
-from ..hub import load_pipeline
+from ..hub import load_pipeline, read_index
 from ..models.autoencoder_foundir import FoundIRAutoencoderKL
 from ..models.lq_encoder_foundir import FoundIRLQEncoder
 from ..models.unet_foundir import FoundIRUNet2DConditionModel
+from .config import TrainConfig
 from .objectives import FoundIRModules
+from .sdxl import is_sdxl, modules_from_sdxl
 
 
-def load_modules(checkpoint: str) -> tuple[FoundIRModules, SchedulerMixin]:
-    """The components of a checkpoint (see [`~foundir_hf.hub.resolve_checkpoint`]) in single precision, ready to train, and its schedule."""
+def prepare_modules(config: TrainConfig) -> tuple[FoundIRModules, SchedulerMixin]:
+    """The components that a recipe starts from, and their noise schedule."""
+    if config.initial_checkpoint is None:
+        return build_modules(config.configuration, config.seed, **config.unet)
+    return load_modules(config.initial_checkpoint, config.seed, **config.unet)
+
+
+def load_modules(checkpoint: str, seed: int = 0, **unet_config) -> tuple[FoundIRModules, SchedulerMixin]:
+    """The components of a checkpoint in single precision, ready to train, and its noise schedule.
+
+    Args:
+        checkpoint: One of ours (see [`~foundir_hf.hub.resolve_checkpoint`]), or a folder or Hub repository of plain SDXL (see
+            [`~foundir_hf.training.sdxl.modules_from_sdxl`]).
+        seed: Of what is fresh in a start from SDXL.
+        unet_config: Our own entries of the UNet's configuration in a start from SDXL, `moe_routing="hard"` for one. A checkpoint of ours
+            brings its own, and takes none.
+    """
+    if is_sdxl(read_index(checkpoint)):
+        modules, noise_scheduler = modules_from_sdxl(checkpoint, seed, **unet_config)
+        return modules.train(), noise_scheduler
+    if unet_config:
+        raise ValueError(f"`unet_config` must be empty: {checkpoint!r} is a FoundIR checkpoint and brings its own, got {unet_config}.")
     pipeline = load_pipeline(checkpoint, dtype=torch.float32)
     return FoundIRModules(pipeline.vae, pipeline.lq_encoder, pipeline.unet).train(), pipeline.scheduler
 
 
-def build_modules(configuration: str, seed: int = 0) -> tuple[FoundIRModules, SchedulerMixin]:
-    """Freshly initialised components of a named size and the noise schedule they are trained with."""
+def build_modules(configuration: str, seed: int = 0, **unet_config) -> tuple[FoundIRModules, SchedulerMixin]:
+    """Freshly initialised components of a named size and the noise schedule they are trained with.
+
+    Args:
+        configuration: Name of the size.
+        seed: Of the weights.
+        unet_config: Entries of the UNet's configuration that differ from that size's, `moe_routing="hard"` for one.
+    """
     try:
         sizes = CONFIGURATIONS[configuration]
     except KeyError:
         raise ValueError(f"`configuration` must be one of {', '.join(CONFIGURATIONS)}; got {configuration!r}.") from None
     torch.manual_seed(seed)
     modules = FoundIRModules(
-        FoundIRAutoencoderKL(**sizes["vae"]), FoundIRLQEncoder(**sizes["lq_encoder"]), FoundIRUNet2DConditionModel(**sizes["unet"])
+        FoundIRAutoencoderKL(**sizes["vae"]),
+        FoundIRLQEncoder(**sizes["lq_encoder"]),
+        FoundIRUNet2DConditionModel(**{**sizes["unet"], **unet_config}),
     )
     return modules, DDIMScheduler(**sizes["scheduler"])

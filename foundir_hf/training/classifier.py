@@ -23,8 +23,9 @@ from ..data.cleaning import Verdict, read_manifest
 from ..data.labelled import LabelledSource
 from ..data.photos import CleanFiles, PhotoBank, list_photos
 from ..models.degradation_classifier_foundir import FoundIRDegradationClassifier
+from .checkpoints import find_checkpoint
 from .config import build_config, read_recipe
-from .loop import latest_checkpoint, learning_rate_factor
+from .loop import learning_rate_factor
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def train_classifier(
     )
     model, optimizer = accelerator.prepare(model, optimizer)
     accelerator.register_for_checkpointing(schedule)
-    first, resumed = 0, latest_checkpoint(output)
+    first, resumed = 0, find_checkpoint(output)
     if resumed is not None:
         accelerator.load_state(str(resumed))
         first = int(resumed.name.removeprefix("checkpoint-"))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
+
+from .equilibrium import EquilibriumConfig
 
 Objective = Literal["autoencoder", "diffusion", "end_to_end"]
 
@@ -23,12 +25,17 @@ class StageConfig:
         trainable: Learning-rate factor by parameter-name prefix (`vae.`, `lq_encoder.`, `unet.`); whatever no prefix matches is frozen. The
             longest matching prefix decides.
         learning_rate: Peak rate; warmed up over `warmup_steps`, then a cosine down to 1 % of it.
-        batch_size, crop_size, context_size: See [`~foundir_hf.data.pairs.PairSource`].
-        tasks: Share of each task; left out, clean photographs only.
+        batch_size: Pairs that an update learns from, in all processes together.
+        micro_batch_size: Of these, as many as one process takes at once; gradients are accumulated over the rest. Left out, an equal part
+            for each process. What an update learns does not depend on how many processes share its micro-batches.
+        crop_size, context_size: See [`~foundir_hf.data.pairs.PairSource`].
+        tasks: Share of each task, at the beginning; left out, clean photographs only.
+        equilibrium: How the shares change.
         tone_share, texture_share: Of clean photographs that get another one, see [`~foundir_hf.data.augmentation.Augmentation`].
         diffusion_share: In `end_to_end`, the share of steps spent on the diffusion objective, which keeps sampling in many steps alive.
         plain_share: In `end_to_end`, the share of steps decoded at fidelity 0, which keeps the plain decoder alive.
         loss: In `end_to_end`, see [`~foundir_hf.training.objectives.restoration_loss`].
+        noise_offset: In `diffusion`, so much of another noise, the same all over a channel, is added; the authors' code has 0.02.
     """
 
     name: str
@@ -38,14 +45,38 @@ class StageConfig:
     learning_rate: float = 2e-4
     warmup_steps: int = 100
     batch_size: int = 8
+    micro_batch_size: int | None = None
     crop_size: int = 96
     context_size: int = 192
     tasks: Mapping[str, float] = field(default_factory=lambda: {"clean": 1.0})
+    equilibrium: EquilibriumConfig = field(default_factory=EquilibriumConfig)
     tone_share: float = 0.0
     texture_share: float = 0.0
     diffusion_share: float = 0.0
     plain_share: float = 0.0
     loss: Literal["rmse", "psnr", "balanced"] = "rmse"
+    noise_offset: float = 0.0
+
+    def __post_init__(self):
+        if self.objective not in get_args(Objective):
+            raise ValueError(f"`objective` must be one of {', '.join(get_args(Objective))}; got {self.objective!r}.")
+        micro = self.batch_size if self.micro_batch_size is None else self.micro_batch_size
+        if self.steps < 1 or self.batch_size < 1 or micro < 1 or self.batch_size % micro:
+            raise ValueError(
+                f"`steps` must be at least 1 and `micro_batch_size` divide `batch_size`; got {self.steps}, {micro}, {self.batch_size}."
+            )
+        if self.equilibrium.strategy != "mixing" and self.objective == "autoencoder":
+            raise ValueError("`equilibrium` is for tasks; the autoencoder learns clean photographs.")
+
+    def micro_batches(self, processes: int) -> int:
+        """How many micro-batches an update has; every process takes an equal number. Raises `ValueError` if that cannot be."""
+        count = processes if self.micro_batch_size is None else self.batch_size // self.micro_batch_size
+        if self.batch_size % count or count % processes:
+            parts = "" if self.micro_batch_size is None else f" in micro-batches of {self.micro_batch_size}"
+            raise ValueError(
+                f"Stage {self.name!r}: `batch_size` {self.batch_size}{parts} cannot be shared out equally among {processes} processes."
+            )
+        return count
 
 
 @dataclass(frozen=True)
@@ -56,42 +87,72 @@ class TrainConfig:
         configuration: Name of a model size in `foundir_hf.configurations`.
         stages: Run in this order.
         seed: Of everything random.
-        initial_checkpoint: Pipeline to start from instead of fresh weights: a bundled name, a folder or a Hub repository.
+        initial_checkpoint: Pipeline to start from instead of fresh weights: a bundled name, a folder or a Hub repository, of FoundIR or of
+            plain SDXL.
+        unet: Entries of the UNet's configuration that differ, `{moe_routing: hard}` for one; for a fresh UNet or SDXL's.
         mixed_precision: `"no"`, `"bf16"` or `"fp16"`. CPUs want `"no"`.
-        weight_decay, max_grad_norm, ema_decay: As usual; the EMA weights are what a stage hands on.
-        checkpoint_minutes: How often the training state is written.
-        validation_minutes: How often the validation photographs are restored.
-        validation_photos: How many of them.
+        betas, weight_decay: Of AdamW.
+        max_grad_norm, ema_decay: As usual; the EMA weights are what a stage hands on.
+        max_skipped_steps: So many updates in a row may be skipped because a loss or gradient is not finite; then training stops.
+        gradient_checkpointing: Computes activations twice instead of keeping them.
+        attention: `"sdpa"`, `"xformers"` or `"eager"`, see [`~foundir_hf.training.build.configure`].
+        compile: Compiles the components (`torch.compile`); on GPUs only.
+        checkpoint_minutes, keep_checkpoints: How often the training state is written, and how many of the newest stay.
+        validation_minutes: How often the reference pairs are restored.
+        reference_samples, reference_size: Reference pairs of each task, and their side in pixels. They are for the log and, in stages with
+            data equilibrium scheduling, for the scores.
+        trackers: Of accelerate, beside `log.jsonl`: `"tensorboard"`, `"wandb"`, ...
     """
 
     configuration: str
     stages: tuple[StageConfig, ...]
     seed: int = 0
     initial_checkpoint: str | None = None
+    unet: Mapping[str, Any] = field(default_factory=dict)
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 1e-2
     max_grad_norm: float = 1.0
     ema_decay: float = 0.999
+    max_skipped_steps: int = 10
+    gradient_checkpointing: bool = False
+    attention: Literal["sdpa", "xformers", "eager"] = "sdpa"
+    compile: bool = False
     checkpoint_minutes: float = 5.0
+    keep_checkpoints: int = 2
     validation_minutes: float = 10.0
-    validation_photos: int = 3
+    reference_samples: int = 10
+    reference_size: int = 192
+    trackers: tuple[str, ...] = ()
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> TrainConfig:
         """Reads a recipe; raises `ValueError` naming the file and the key that is wrong."""
         data = read_recipe(path)
-        stages = tuple(build_config(StageConfig, stage, f"{path}: stage {i}") for i, stage in enumerate(data.pop("stages", None) or []))
+        stages = tuple(_stage(stage, f"{path}: stage {i}") for i, stage in enumerate(data.pop("stages", None) or []))
         if not stages:
             raise ValueError(f"{path}: `stages` must list at least one stage.")
         names = [stage.name for stage in stages]
         if len(set(names)) != len(names):
             raise ValueError(f"{path}: stage names must differ, got {names}.")
-        return build_config(cls, {**data, "stages": stages}, str(path))
+        lists = {name: data[name] for name in ("trackers", "betas") if name in data}
+        if wrong := [name for name, value in lists.items() if not isinstance(value, list)]:
+            raise ValueError(f"{path}: `{wrong[0]}` must be a list, got {lists[wrong[0]]!r}.")
+        return build_config(cls, {**data, **{name: tuple(value) for name, value in lists.items()}, "stages": stages}, str(path))
+
+
+def _stage(data: Mapping[str, Any], where: str) -> StageConfig:
+    if isinstance(data, Mapping) and "equilibrium" in data:
+        data = {**data, "equilibrium": build_config(EquilibriumConfig, data["equilibrium"], f"{where}: equilibrium")}
+    return build_config(StageConfig, data, where)
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
     """A YAML file that holds a mapping; raises `ValueError` naming the file otherwise."""
-    data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: no YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path}: a recipe is a mapping, got {type(data).__name__}.")
     return data
@@ -99,6 +160,8 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
 def build_config(cls: type, data: Mapping[str, Any], where: str) -> Any:
     """An instance of the dataclass `cls`; raises `ValueError` that starts with `where` for unknown and missing keys."""
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where} must be a mapping, got {data!r}.")
     known = {f.name for f in fields(cls)}
     required = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
     unknown, missing = sorted(set(data) - known), sorted(required - set(data))
@@ -106,4 +169,12 @@ def build_config(cls: type, data: Mapping[str, Any], where: str) -> Any:
         raise ValueError(f"{where}: unknown keys {unknown}; accepted are {sorted(known)}.")
     if missing:
         raise ValueError(f"{where}: missing keys {missing}.")
-    return cls(**data)
+    for f in fields(cls):
+        if f.name in data and not isinstance(data[f.name], {"int": int, "float": (int, float)}.get(str(f.type), object)):
+            raise ValueError(
+                f"{where}: `{f.name}` must be {f.type}, got {data[f.name]!r}; YAML takes 5.0e-5 for a number and 5e-5 for a word."
+            )
+    try:
+        return cls(**data)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error

@@ -5,27 +5,34 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import broadcast_object_list, gather_object, reduce, set_seed
+from accelerate.utils import DistributedType, gather_object, reduce, set_seed
 from diffusers import SchedulerMixin
 from diffusers.training_utils import EMAModel
 from tqdm.auto import tqdm
 
 from ..data.augmentation import Augmentation
 from ..data.loading import InMemory, TrainingData
-from ..data.pairs import PairSource
+from ..data.pairs import PairBatch, PairSource
 from ..data.stream import PairStream
+from ..files import write_whole
+from .checkpoints import Progress, find_checkpoint, load_checkpoint, read_progress, save_checkpoint
 from .config import StageConfig, TrainConfig
+from .equilibrium import build_task_scheduler
 from .export import save_pipeline
-from .objectives import FoundIRModules
-from .validation import validate
+from .objectives import OBJECTIVES, FoundIRModules
+from .performance import configure
+from .preemption import PreemptedError, Preemption
+from .telemetry import Telemetry, Throughput, count_flops, measure_peak
+from .validation import Metric, TaskScore, build_metrics, decibels_per_unit, validate
 
 logger = logging.getLogger(__name__)
 
@@ -37,52 +44,74 @@ def train(
     data: str | Path,
     output: Path,
     *,
+    resume: str | Path = "latest",
     validation: str | Path | None = None,
     manifest: str | Path | None = None,
     in_memory: InMemory = "auto",
     workers: int = 2,
 ) -> FoundIRModules:
-    """Trains `modules` through all stages of a recipe and returns them; an interrupted run goes on from its last checkpoint.
+    """Trains `modules` through all stages of a recipe and returns them; an interrupted run goes on as if nothing had been.
 
     Args:
         config: The recipe.
         modules: The components, fresh or loaded.
         noise_scheduler: Of the diffusion.
         data, validation, manifest, in_memory, workers: See [`~foundir_hf.data.loading.TrainingData`].
-        output: Run folder: `checkpoint-*` (training state), one folder of components a finished stage, `log.jsonl` (losses, validation),
-            `pipeline` (what `foundir --checkpoint` takes, averaged weights, renewed at every validation of an `end_to_end` stage).
+        output: Run folder: `checkpoint-*` (training state), `STAGE` (a pipeline in full precision for each finished stage), `log.jsonl`
+            (losses, validation, shares, speed), `tracking` (of trackers), `equilibrium-STAGE.json` (shares and scores of every round),
+            `pipeline` (half precision, what `foundir --checkpoint` takes, renewed at every validation of an `end_to_end` stage).
+        resume: See [`~foundir_hf.training.checkpoints.find_checkpoint`].
+
+    Raises:
+        PreemptedError: After SIGTERM or SIGUSR1, once a checkpoint is written.
+        FloatingPointError: After `max_skipped_steps` updates in a row whose loss or gradient was not finite. Weights and checkpoint are
+            those of the last finite update.
     """
     output.mkdir(parents=True, exist_ok=True)
     set_seed(config.seed)
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    run = Accelerator(mixed_precision=config.mixed_precision, log_with=list(config.trackers) or None, project_dir=str(output))
+    if absent := sorted(set(config.trackers) - {"all", *map(str, run.log_with)}):
+        raise ImportError(f"`trackers`: {', '.join(absent)} cannot be used: not installed. accelerate would leave it out without a word.")
     training_data = TrainingData(
         data,
-        accelerator.device,
+        run.device,
         validation=validation,
-        validation_photos=config.validation_photos,
+        reference_samples=config.reference_samples,
         manifest=manifest,
         in_memory=in_memory,
-        process=accelerator.process_index,
-        processes=accelerator.num_processes,
+        process=run.process_index,
+        processes=run.num_processes,
         workers=workers,
     )
-
-    progress = Progress()
-    resumed = latest_checkpoint(output)
+    telemetry = Telemetry(run, output, {"configuration": config.configuration, "seed": config.seed, "processes": run.num_processes})
+    resumed = find_checkpoint(output, resume)
+    progress = Progress() if resumed is None else read_progress(resumed)
     if resumed is not None:
-        progress = Progress(**json.loads((resumed / "progress.json").read_text()))
         logger.info("Going on from %s: %s", resumed, progress)
+    configure(modules, gradient_checkpointing=config.gradient_checkpointing, attention=config.attention)
     modules.to(memory_format=torch.channels_last)  # a tenth faster on CPUs, the native layout of tensor cores
+    if config.compile:
+        if run.device.type == "cpu":
+            # torch 2.13's Inductor: gradients of most parameters come out as 0, of diffusers' own UNet too.
+            raise ValueError("`compile` is for GPUs: on CPUs compiled backward passes lose gradients.")
+        for component in modules.children():
+            component.compile()
 
+    stop = False
     for stage_index, stage in enumerate(config.stages):
         if stage_index < progress.stage:
             continue
         # Set up. A stage starts with fresh moments and averages: its parameters and its objective are others than the last one's.
+        micro_batches = stage.micro_batches(run.num_processes)
         ddp = DistributedDataParallelKwargs(find_unused_parameters=True)  # the objective decides by chance which components it needs
-        accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[ddp])
+        accelerator = Accelerator(
+            mixed_precision=config.mixed_precision,
+            gradient_accumulation_steps=micro_batches // run.num_processes,
+            kwargs_handlers=[ddp],
+        )
         groups = parameter_groups(modules, stage)
         trainable = [parameter for group in groups for parameter in group["params"]]
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(groups, betas=config.betas, weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, partial(learning_rate_factor, steps=stage.steps, warmup_steps=stage.warmup_steps)
         )
@@ -92,64 +121,112 @@ def train(
         accelerator.register_for_checkpointing(schedule, ema)
         # Every stage draws its own stream.
         seed = config.seed + 1000 * stage_index
+        size = stage.batch_size // micro_batches
         augmentation = Augmentation(stage.tone_share, stage.texture_share)
-        source = training_data.batches(stage.tasks, stage.batch_size, stage.crop_size, stage.context_size, seed, augmentation)
+        source = training_data.batches(stage.tasks, size, stage.crop_size, stage.context_size, seed, augmentation)
+        reference = training_data.reference(
+            {"clean": 1.0} if stage.objective == "autoencoder" else source.proportions, config.reference_size
+        )
+        tasks = build_task_scheduler(stage.equilibrium, source.proportions, stage.steps)
+        metrics = {}
+        if tasks.needs_scores:
+            check_reference(stage, training_data, reference, tasks.proportions)
+            metrics = build_metrics(stage.equilibrium.metrics, accelerator.device)
         if resumed is not None:
-            accelerator.load_state(str(resumed))
-            if (resumed / "data.json").is_file():  # older checkpoints have none, and need none: their data were in memory
-                source.load_state_dict(json.loads((resumed / "data.json").read_text()))
-            modules.vae.register_to_config(**json.loads((resumed / "latents.json").read_text()))
+            load_checkpoint(accelerator, modules, resumed, source, tasks)
             resumed = None
         else:
-            save_checkpoint(accelerator, modules, output, progress, source)
+            save_checkpoint(accelerator, modules, output, progress, source, tasks, config.keep_checkpoints)
+        speed = measured_throughput(accelerator, modules, stage, size, noise_scheduler)
 
         last_checkpoint = last_validation = time.monotonic()
-        smooth_loss = None
-        bar = tqdm(total=stage.steps, initial=progress.step, desc=stage.name, mininterval=10, disable=not accelerator.is_main_process)
-        for step in range(progress.step, stage.steps):
-            # Draw. Everything random in a step follows from its number and the source's state, so a resumed run sees what an
-            # uninterrupted one sees.
-            generator = source.generator(step)
-            batch = source.batch(generator)
+        bar = tqdm(total=stage.steps, initial=progress.step, desc=stage.name, mininterval=10, disable=not run.is_main_process)
+        with bar, Preemption(stop) as preemption:
+            for step in range(progress.step, stage.steps):
+                # Share out: the tasks' shares follow the plan, or what the averaged weights do on the reference pairs.
+                if tasks.due(step):
+                    scores = None
+                    if tasks.needs_scores:
+                        with averaged(ema, trainable):
+                            measured = validate_together(accelerator, modules, stage, noise_scheduler, reference, metrics)
+                        tasks.scales = tasks.scales or decibels_per_unit(measured, stage.equilibrium.metrics)
+                        scores = {task: round(fmean(score.values) * tasks.scales[task], 6) for task, score in measured.items()}
+                    source.set_proportions(tasks.update(step, scores))
+                    telemetry.log(stage.name, progress.step, progress.samples, {"proportions": tasks.proportions, "scores": scores or {}})
+                    if run.is_main_process:
+                        write_whole(output / f"equilibrium-{stage.name}.json", json.dumps(tasks.history, indent=1).encode())
 
-            # Update.
-            with accelerator.autocast():
-                loss = wrapped(stage, batch, noise_scheduler, generator)
-            accelerator.backward(loss)
-            norm = accelerator.clip_grad_norm_(trainable, config.max_grad_norm)
-            # Both: the gradient of an L1 loss is 0 where the loss is not a number.
-            # Under fp16 the gradient may overflow: the scaler then skips the step and lowers its scale.
-            finite = math.isfinite(loss.item()) and (accelerator.scaler is not None or math.isfinite(float(norm)))
-            if not finite:
-                raise FloatingPointError(f"Stage {stage.name!r}, step {step}: loss or gradient not finite. The last checkpoint is whole.")
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
-            ema.step(trainable)
-            progress.step = step + 1
-            progress.samples += stage.batch_size * accelerator.num_processes
-            bar.update()
+                # Learn. Everything random in a micro-batch follows from its number and the source's state, so a resumed run sees what an
+                # uninterrupted one sees; from memory, several processes see what one sees.
+                losses = []
+                for index in range(run.process_index, micro_batches, run.num_processes):
+                    generator = source.generator(step * micro_batches + index)
+                    batch = speed.drawn(partial(source.batch, generator))
+                    with accelerator.accumulate(wrapped):
+                        with accelerator.autocast():
+                            loss = wrapped(stage, batch, noise_scheduler, generator)
+                        accelerator.backward(loss)
+                    losses.append(loss.detach())
+                norm = accelerator.clip_grad_norm_(trainable, config.max_grad_norm)
+                loss = torch.stack(losses).mean()
+                # Both: the gradient of an L1 loss is 0 where the loss is not a number.
+                # Under fp16 the gradient may overflow: the scaler then skips the step and lowers its scale.
+                finite = math.isfinite(loss.item()) and (accelerator.scaler is not None or norm is None or math.isfinite(float(norm)))
+                # One exchange for all that the processes must agree on: clocks and signals differ, and who waits alone waits for ever.
+                now, main, last = time.monotonic(), run.is_main_process, step + 1 == stage.steps
+                broken, stop, save, look = any_of(
+                    accelerator,
+                    not finite,
+                    preemption.requested,
+                    main and now - last_checkpoint > 60 * config.checkpoint_minutes,
+                    main and now - last_validation > 60 * config.validation_minutes,
+                )
+                if not broken:
+                    optimizer.step()
+                    schedule.step()
+                    ema.step(trainable)
+                optimizer.zero_grad(set_to_none=True)
+                progress.step = step + 1
+                progress.samples += stage.batch_size
+                progress.skipped += broken
+                progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if broken else 0
+                speed.count(stage.batch_size)
+                bar.update()
 
-            # Report.
-            smooth_loss = loss.item() if smooth_loss is None else 0.98 * smooth_loss + 0.02 * loss.item()
-            finished = progress.step == stage.steps
-            if accelerator.is_main_process and (finished or progress.step % 50 == 0):
-                bar.set_postfix(loss=f"{smooth_loss:.4f}", refresh=False)
-                log(output, stage, progress, loss=round(smooth_loss, 5), learning_rate=schedule.get_last_lr()[0])
-            if accelerator.is_main_process and (finished or time.monotonic() - last_validation > 60 * config.validation_minutes):
-                ema.store(trainable)
-                ema.copy_to(trainable)
-                log(output, stage, progress, validation=validate(modules, stage, noise_scheduler, training_data.validation))
-                if stage.objective == "end_to_end":
-                    save_pipeline(modules, noise_scheduler, output / "pipeline")
-                ema.restore(trainable)
-                last_validation = time.monotonic()
+                # Report.
+                if broken:
+                    problem = f"Stage {stage.name!r}, step {step}: loss or gradient not finite"
+                    logger.warning("%s; update skipped (%d so far).", problem, progress.skipped)
+                    if progress.skipped_in_a_row >= config.max_skipped_steps:
+                        raise FloatingPointError(
+                            f"{problem} {progress.skipped_in_a_row} times in a row. The last checkpoint is whole. "
+                            "Lower the learning rate, or look at the data."
+                        )
+                else:
+                    progress.loss = loss.item() if progress.loss is None else 0.98 * progress.loss + 0.02 * loss.item()
+                if last or progress.step % 50 == 0:
+                    bar.set_postfix(loss=f"{progress.loss or math.nan:.4f}", refresh=False)
+                    values = {"loss": progress.loss and round(progress.loss, 5), "learning_rate": schedule.get_last_lr()[0]}
+                    telemetry.log(stage.name, progress.step, progress.samples, {**values, "skipped": progress.skipped, **speed.report()})
+                if last or look:
+                    with averaged(ema, trainable):
+                        measured = validate_together(accelerator, modules, stage, noise_scheduler, reference)
+                        if stage.objective == "end_to_end" and main:
+                            save_pipeline(modules, noise_scheduler, output / "pipeline")
+                    rows = {task: score.row() for task, score in measured.items()}
+                    experts = {task: {name: round(w, 4) for name, w in score.experts.items()} for task, score in measured.items()}
+                    telemetry.log(stage.name, progress.step, progress.samples, {"validation": rows, "experts": experts})
+                    telemetry.show(stage.name, progress.samples, {task: score.picture for task, score in measured.items()})
+                    last_validation = time.monotonic()
 
-            # Save.
-            if not finished and agree(accelerator, time.monotonic() - last_checkpoint > 60 * config.checkpoint_minutes):
-                save_checkpoint(accelerator, modules, output, progress, source)
-                last_checkpoint = time.monotonic()
-        bar.close()
+                # Save.
+                if not last and (save or stop):
+                    save_checkpoint(accelerator, modules, output, progress, source, tasks, config.keep_checkpoints)
+                    last_checkpoint = time.monotonic()
+                if not last and stop:
+                    source.close()
+                    telemetry.close()
+                    raise PreemptedError(f"Told to end after step {progress.step} of stage {stage.name!r}; the checkpoint is written.")
 
         # Hand on the averaged weights, and the latents' scale once there is an autoencoder.
         ema.copy_to(trainable)
@@ -157,19 +234,11 @@ def train(
         if stage.objective == "autoencoder":
             scale_latents(modules, source)
         source.close()
-        progress.stage, progress.step = stage_index + 1, 0
-        if accelerator.is_main_process:
-            save_components(modules, output / stage.name)
+        progress.stage, progress.step, progress.loss = stage_index + 1, 0, None
+        if run.is_main_process:
+            save_pipeline(modules, noise_scheduler, output / stage.name, torch.float32)
+    telemetry.close()
     return modules
-
-
-@dataclass
-class Progress:
-    """Where a run stands: the stage, its finished steps, and the samples seen in all."""
-
-    stage: int = 0
-    step: int = 0
-    samples: int = 0
 
 
 def parameter_groups(modules: FoundIRModules, stage: StageConfig) -> list[dict]:
@@ -196,18 +265,72 @@ def learning_rate_factor(step: int, *, steps: int, warmup_steps: int) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def agree(accelerator: Accelerator, decision: bool) -> bool:
-    """The decision of process 0, on all of them: clocks differ, and who waits alone for the others waits for ever. All must call it."""
+def check_reference(stage: StageConfig, data: TrainingData, reference: Mapping[str, PairBatch], proportions: Mapping[str, float]) -> None:
+    """Raises `ValueError` unless every task has reference pairs that training does not see."""
+    if not data.held_out:
+        raise ValueError(
+            f"Stage {stage.name!r}: data equilibrium scheduling needs reference pairs that training does not see. Give validation data, "
+            "or split the data into train/ and val/ (or by a manifest.csv)."
+        )
+    if missing := [name for name in proportions if name not in reference]:
+        raise ValueError(f"Stage {stage.name!r}: the validation data hold no pair of {', '.join(missing)}.")
+
+
+def measured_throughput(
+    accelerator: Accelerator, modules: FoundIRModules, stage: StageConfig, size: int, noise_scheduler: SchedulerMixin
+) -> Throughput:
+    """A [`Throughput`] that knows what a sample of this stage costs; where weights are sharded it does not, and tells no utilisation."""
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        return Throughput()
+    device = accelerator.device
+    image = torch.zeros(size, 3, stage.crop_size, stage.crop_size, device=device)
+    batch = PairBatch(image, image, torch.zeros(size, 3, 64, 64, device=device), ["clean"] * size)
+    flops = count_flops(lambda: OBJECTIVES[stage.objective](modules, stage, batch, noise_scheduler, torch.Generator(device).manual_seed(0)))
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(accelerator.mixed_precision, torch.float32)
+    return Throughput(flops / size, measure_peak(device, dtype) * accelerator.num_processes)
+
+
+@contextmanager
+def averaged(ema: EMAModel, parameters: list[torch.nn.Parameter]) -> Iterator[None]:
+    """A context in which `parameters` are the averaged ones."""
+    ema.store(parameters)
+    ema.copy_to(parameters)
+    try:
+        yield
+    finally:
+        ema.restore(parameters)
+
+
+def validate_together(
+    accelerator: Accelerator,
+    modules: FoundIRModules,
+    stage: StageConfig,
+    noise_scheduler: SchedulerMixin,
+    reference: Mapping[str, PairBatch],
+    metrics: Mapping[str, Metric] | None = None,
+) -> dict[str, TaskScore]:
+    """[`validate`], the tasks shared out among the processes; all of them get all scores, the same as one process gets alone."""
+    if accelerator.num_processes == 1 or accelerator.distributed_type == DistributedType.FSDP:  # sharded weights meet in every forward pass
+        return validate(modules, stage, noise_scheduler, reference, metrics)
+    mine = dict(list(reference.items())[accelerator.process_index :: accelerator.num_processes])
+    parts = gather_object([validate(modules, stage, noise_scheduler, mine, metrics)])
+    scores = {task: score for part in parts for task, score in part.items()}
+    return {task: scores[task] for task in reference}
+
+
+def any_of(accelerator: Accelerator, *decisions: bool) -> list[bool]:
+    """Of each decision, whether any process took it. All must call it."""
     if accelerator.num_processes == 1:
-        return decision
-    return broadcast_object_list([decision])[0]
+        return list(decisions)
+    taken = torch.tensor(decisions, dtype=torch.float32, device=accelerator.device)
+    return [bool(count > 0) for count in torch.as_tensor(reduce(taken)).tolist()]
 
 
 @torch.no_grad()
 def scale_latents(modules: FoundIRModules, source: PairSource | PairStream, batches: int = 16) -> None:
     """Sets the autoencoder's `scaling_factor` so that latents have unit variance (Latent Diffusion, CVPR 2022, section 4.3.2).
 
-    The deviation is averaged over all processes, each of which draws batches of its own, so that they go on with the same factor.
+    The deviation is averaged over all processes, which may draw batches of their own, so that they go on with the same factor.
     """
     deviations = []
     for index in range(batches):
@@ -215,44 +338,3 @@ def scale_latents(modules: FoundIRModules, source: PairSource | PairStream, batc
         deviations.append(modules.vae.encode(source.batch(generator).hq).latent_dist.sample(generator).std())
     deviation = torch.stack(deviations).mean()
     modules.vae.register_to_config(scaling_factor=1 / torch.as_tensor(reduce(deviation, reduction="mean")).item())
-
-
-def save_components(modules: FoundIRModules, folder: Path) -> None:
-    """Writes every component as diffusers does, in `folder/<component>`."""
-    for name in ("vae", "lq_encoder", "unet"):
-        getattr(modules, name).save_pretrained(folder / name)
-
-
-def save_checkpoint(
-    accelerator: Accelerator, modules: FoundIRModules, output: Path, progress: Progress, source: PairSource | PairStream, keep: int = 2
-) -> None:
-    """Writes the training state; it gets its final name when it is whole, and older ones than the last `keep` are removed."""
-    final = output / f"checkpoint-{progress.stage:02d}-{progress.step:08d}"
-    unfinished = output / "checkpoint.unfinished"
-    if accelerator.is_main_process:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(unfinished))
-    positions = gather_object([source.state_dict()])
-    if accelerator.is_main_process:
-        # The autoencoder's measured latent scale is configuration, not a weight.
-        (unfinished / "latents.json").write_text(json.dumps({"scaling_factor": modules.vae.config.scaling_factor}))
-        (unfinished / "data.json").write_text(json.dumps(positions))
-        (unfinished / "progress.json").write_text(json.dumps(asdict(progress)))
-        shutil.rmtree(final, ignore_errors=True)
-        unfinished.rename(final)
-        for old in sorted(output.glob("checkpoint-*"))[:-keep]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-
-
-def latest_checkpoint(output: Path) -> Path | None:
-    """The newest whole checkpoint of a run folder."""
-    return max(output.glob("checkpoint-*"), default=None)
-
-
-def log(output: Path, stage: StageConfig, progress: Progress, **values) -> None:
-    """Appends a line to `log.jsonl`."""
-    row = {"time": round(time.time()), "stage": stage.name, "step": progress.step, "samples": progress.samples, **values}
-    with (output / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")

@@ -37,6 +37,12 @@ class FoundIRModules(nn.Module):
         with torch.no_grad():
             return self.vae.encode(images).latent_dist.sample(generator) * self.vae.config.scaling_factor
 
+    def predict(self, latents: torch.Tensor, timestep: torch.Tensor | int, lq_hidden_states: torch.Tensor) -> torch.Tensor:
+        """The denoiser's prediction without captions: a UNet that asks for text gets an empty prompt."""
+        height, width = (side * self.vae.scale_factor for side in latents.shape[2:])
+        text = self.unet.empty_prompt(len(latents), height, width)
+        return self.unet(latents, timestep, lq_hidden_states=lq_hidden_states, **text).sample
+
 
 def autoencoder(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
     """Reconstruction of clean photographs by the plain VAE: L1 + KL."""
@@ -49,11 +55,13 @@ def diffusion(modules: FoundIRModules, stage, batch, noise_scheduler, generator)
     """Denoising of clean latents under the degraded image (Eq. 2): L1 on the prediction, uniform timesteps."""
     latents = modules.encode_latents(batch.hq, generator)
     noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+    if stage.noise_offset:
+        noise = noise + stage.noise_offset * torch.randn((*latents.shape[:2], 1, 1), generator=generator, device=latents.device)
     num_timesteps = noise_scheduler.config.num_train_timesteps
     timesteps = torch.randint(num_timesteps, (len(latents),), generator=generator, device=latents.device)
     noisy = noise_scheduler.add_noise(latents, noise, timesteps)
     lq_hidden_states = modules.lq_encoder(batch.lq, batch.thumbnail).lq_hidden_states
-    prediction = modules.unet(noisy, timesteps, lq_hidden_states=lq_hidden_states).sample
+    prediction = modules.predict(noisy, timesteps, lq_hidden_states)
     is_velocity = noise_scheduler.config.prediction_type == "v_prediction"
     target = noise_scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
     return F.l1_loss(prediction, target)
@@ -76,7 +84,7 @@ def restore_in_one_step(
     shape = (len(batch.lq), modules.vae.config.latent_channels, *encoded.lq_hidden_states.shape[2:])
     noise = torch.randn(shape, generator=generator, device=batch.lq.device)
     last = noise_scheduler.config.num_train_timesteps - 1
-    prediction = modules.unet(noise, last, lq_hidden_states=encoded.lq_hidden_states).sample
+    prediction = modules.predict(noise, last, encoded.lq_hidden_states)
     # What a scheduler calls `pred_original_sample`. With zero terminal SNR, alpha is 0 here and the noise drops out.
     alpha = noise_scheduler.alphas_cumprod[last].sqrt().to(noise)
     sigma = (1 - alpha**2).sqrt()

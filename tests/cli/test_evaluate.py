@@ -17,13 +17,6 @@ from foundir_hf.cli import main
 from foundir_hf.evaluation.metrics import DEFAULT_METRICS, METRICS, psnr
 
 
-@pytest.fixture(scope="module")
-def checkpoint(pipeline, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("evaluate") / "checkpoint"
-    pipeline.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def data(tmp_path, photo) -> Path:
     """`clean/` with a photograph, `real/` with a pair whose input is small, and a suite over both."""

@@ -67,8 +67,21 @@ def test_of_a_stream_the_manifest_says_how_many_are_fit_and_unknown_photographs_
 def test_a_task_without_any_fit_photograph_and_an_empty_list_of_tasks_are_refused():
     with pytest.raises(ValueError, match="No photograph is fit for haze"):
         shares({"a": HAZY}, ["a"])
-    with pytest.raises(ValueError, match="at least one task"):
+    with pytest.raises(ValueError, match="must be at least 0 and not all 0"):
         shares({}, None, {"haze": 0.0})
+
+
+def test_shares_can_change_and_photographs_that_no_task_with_a_share_can_use_are_not_wanted():
+    tasks = shares({"a": HAZY, "b": Verdict(False)}, ["a", "b"], {"haze": 1.0, "clean": 1.0})
+    assert tasks.wants("a")
+    assert tasks.wants("b")
+    tasks.set_proportions([1.0, 0.0])
+    assert tasks.wants("b")
+    assert not tasks.wants("a")
+    assert tasks.uses("a")  # later, maybe
+    assert set(tasks.draw(["b"] * 20, torch.Generator().manual_seed(0))) == {"haze"}
+    tasks.set_proportions([0.0, 1.0])
+    assert set(tasks.draw(["a", "b"] * 10, torch.Generator().manual_seed(0))) == {"clean"}
 
 
 def test_the_stream_never_gives_a_task_an_unfit_photograph_and_leaves_out_the_useless(tmp_path):
@@ -91,4 +104,4 @@ def test_pairs_are_left_out_by_what_their_own_task_removes(tmp_path):
         save_numbered(tmp_path / folder, 2)
     verdicts = {"haze/HQ/00.png": HAZY, "snowfall/HQ/00.png": HAZY, "snowfall/HQ/01.png": Verdict(True)}
     stream = PairStream(open_source(tmp_path), {"gaussian_noise": 1.0}, 4, 16, 16, workers=0, verdicts=verdicts)
-    assert {crop.name for crop in islice(stream.crops, 6)} == {"haze/HQ/01.png", "snowfall/HQ/00.png"}
+    assert {crop.name for crops in stream.streams.values() for crop in islice(crops, 3)} == {"haze/HQ/01.png", "snowfall/HQ/00.png"}

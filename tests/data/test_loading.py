@@ -39,31 +39,38 @@ def test_the_number_of_pixels_is_estimated_from_readable_files(tmp_path):
     assert estimate_pixels(open_source(tmp_path)) < IN_MEMORY_PIXELS
 
 
-def test_both_kinds_of_data_differ_between_processes_and_not_between_runs(photos):
-    for in_memory in ("yes", "no"):
+def test_streams_are_divided_among_processes_and_memory_is_not(photos):
+    for in_memory, divided in (("yes", False), ("no", True)):
         first, again, other = (
             TrainingData(photos, in_memory=in_memory, workers=0, process=process, processes=2).batches(*SHAPE, seed=3)
             for process in (0, 0, 1)
         )
         batches = [source.batch(source.generator(0)) for source in (first, again, other)]
         assert torch.equal(batches[0].hq, batches[1].hq)
-        assert not torch.equal(batches[0].hq, batches[2].hq)
+        assert torch.equal(batches[0].hq, batches[2].hq) != divided
 
 
-def test_validation_takes_the_first_photographs_of_its_split_or_of_its_own_data(photos, tmp_path):
-    data = TrainingData(photos, validation_photos=3)
-    assert [sample.name for sample in data.validation.samples] == ["val/00.png", "val/01.png", "val/02.png"]
+def test_reference_photographs_are_drawn_from_their_split_or_from_data_of_their_own(photos, tmp_path):
+    data = TrainingData(photos, reference_samples=1)
+    names = [sample.name for sample in data.validation.samples]
+    assert len(names) == 3  # three times as many clean photographs as a task wants
+    assert all(name.startswith("val/") for name in names)
+    assert data.held_out
+    assert {task: len(pairs.hq) for task, pairs in data.reference(["haze", "clean"], 16).items()} == {"haze": 1, "clean": 1}
     save_numbered(tmp_path / "other", 2, size=(40, 40))
-    data = TrainingData(photos, validation=tmp_path / "other")
-    assert [sample.hq.shape for sample in data.validation.samples] == [(3, 40, 40)] * 2
+    other = TrainingData(photos, validation=tmp_path / "other")
+    assert [sample.hq.shape for sample in other.validation.samples] == [(3, 40, 40)] * 2
+    assert other.held_out
+    assert not TrainingData(tmp_path / "other").held_out  # no split: all is used for both
 
 
-def test_a_streamed_data_set_is_trained_on_and_validated_with_its_first_rows(photos, tmp_path):
+def test_a_streamed_data_set_is_trained_on_and_measured_with_its_first_rows(photos, tmp_path):
     pytest.importorskip("datasets")
     for _ in pack(open_source(photos / "train"), tmp_path / "shards"):
         pass
-    data = TrainingData(f"hf+stream://{tmp_path / 'shards'}", workers=0, validation_photos=2)
-    assert len(data.validation) == 2
+    data = TrainingData(f"hf+stream://{tmp_path / 'shards'}", workers=0, reference_samples=1)
+    assert len(data.validation) == 3
+    assert not data.held_out
     source = data.batches(*SHAPE, seed=0)
     assert source.batch(source.generator(0)).hq.shape == (2, 3, 16, 16)
     with pytest.raises(ValueError, match="cannot be kept in memory"):

@@ -70,6 +70,19 @@ def test_proportions_decide_how_often_a_task_is_drawn(bank):
     assert deviation < 9.2  # chi square with two degrees of freedom, 1 %
 
 
+def test_shares_can_change_and_must_be_of_the_same_tasks(bank):
+    pairs = source(bank, {"clean": 1.0, "haze": 1.0, "jpeg": 2.0}, batch_size=64, crop_size=8, context_size=8)
+    assert pairs.proportions == {"clean": 0.25, "haze": 0.25, "jpeg": 0.5}
+    pairs.set_proportions({"haze": 3.0, "jpeg": 0.0, "clean": 1.0})
+    tasks = [task for step in range(25) for task in pairs.batch(pairs.generator(step)).tasks]
+    assert tasks.count("jpeg") == 0
+    assert (tasks.count("haze") - 1200) ** 2 / 1200 + (tasks.count("clean") - 400) ** 2 / 400 < 6.6  # one degree of freedom, 1 %
+    with pytest.raises(ValueError, match="must be of the tasks clean, haze, jpeg; got haze"):
+        pairs.set_proportions({"haze": 1.0})
+    with pytest.raises(ValueError, match="at least 0 and not all 0"):
+        pairs.set_proportions({"haze": 0.0, "jpeg": 0.0, "clean": 0.0})
+
+
 def test_each_pair_carries_the_damage_of_its_task(bank):
     pairs = source(bank, {"clean": 1.0, "gaussian_noise": 1.0, "low_light": 1.0}, batch_size=32, crop_size=8, context_size=8)
     batch = pairs.batch(pairs.generator(0))

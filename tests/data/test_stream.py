@@ -14,6 +14,7 @@ from picture_files import break_file, save_numbered
 
 from foundir_hf.data.hub_datasets import HubStream
 from foundir_hf.data.photos import CleanFiles
+from foundir_hf.data.shards import pack
 from foundir_hf.data.sources import open_source
 from foundir_hf.data.stream import Crop, CropStream, PairStream
 
@@ -217,12 +218,6 @@ def test_a_resumed_stream_of_pairs_makes_the_batches_of_an_uninterrupted_one(pho
         assert batch.tasks == expected[step].tasks
 
 
-def test_processes_draw_different_damage(photos):
-    streams = [pairs(open_source(photos), {"gaussian_noise": 1.0}, process=process, processes=2) for process in range(2)]
-    numbers = [torch.rand(3, generator=stream.generator(7)) for stream in streams]
-    assert not torch.equal(*numbers)
-
-
 def test_pairs_keep_their_lq_and_their_task(tmp_path):
     save_numbered(tmp_path / "fog" / "HQ", 3)
     save_numbered(tmp_path / "fog" / "LQ", 3)
@@ -235,3 +230,73 @@ def test_pairs_keep_their_lq_and_their_task(tmp_path):
 def test_surroundings_smaller_than_the_crop_are_refused(photos):
     with pytest.raises(ValueError, match="`context_size` must be at least `crop_size` 16, got 8"):
         PairStream(open_source(photos), {"clean": 1.0}, 4, 16, 8)
+
+
+# --- Shares that change ---
+
+
+@pytest.fixture
+def tasks_of_pairs(tmp_path) -> Path:
+    """Pairs of two tasks that their blue channel tells apart, and of each task which photograph it is."""
+    for task, numbers in (("fog", 7), ("snow storm", 5)):
+        save_numbered(tmp_path / task / "HQ", numbers)
+        save_numbered(tmp_path / task / "LQ", numbers)
+    return tmp_path
+
+
+def drawn(stream: PairStream, steps: range) -> list[tuple[str, int]]:
+    batches = [stream.batch(stream.generator(step)) for step in steps]
+    return [(task, round(float(hq[2].mean() + 1) * 127.5)) for batch in batches for task, hq in zip(batch.tasks, batch.hq, strict=True)]
+
+
+def test_the_shares_of_pairs_hold_exactly_and_nothing_is_lost_or_repeated_when_they_change(tasks_of_pairs):
+    stream = pairs(open_source(tasks_of_pairs), {"fog": 3.0, "snow storm": 1.0}, seed=2)
+    assert stream.proportions == {"fog": 0.75, "snow storm": 0.25}
+    seen = drawn(stream, range(50))
+    stream.set_proportions({"snow storm": 9.0, "fog": 1.0})
+    seen += drawn(stream, range(50, 100))
+    for part, share in ((seen[:200], 0.75), (seen[200:], 0.1)):
+        fog = sum(task == "fog" for task, _ in part)
+        # Chi square with one degree of freedom, 1 %.
+        assert (fog - 200 * share) ** 2 / (200 * share) + (fog - 200 * share) ** 2 / (200 * (1 - share)) < 6.6
+    for task, count in (("fog", 7), ("snow storm", 5)):
+        numbers = [number for name, number in seen if name == task]
+        epochs = [numbers[start : start + count] for start in range(0, len(numbers) - count + 1, count)]
+        assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
+
+
+def test_a_resumed_stream_of_several_tasks_goes_on_with_every_one_of_them(tasks_of_pairs):
+    def stream() -> PairStream:
+        return pairs(open_source(tasks_of_pairs), {"fog": 1.0, "snow storm": 1.0})
+
+    whole, begun, second = stream(), stream(), stream()
+    shares = {"fog": 0.8, "snow storm": 0.2}
+    expected = drawn(whole, range(3))
+    whole.set_proportions(shares)
+    expected += drawn(whole, range(3, 6))
+    assert drawn(begun, range(3)) == expected[:12]
+    second.load_state_dict([begun.state_dict()])
+    second.set_proportions(shares)
+    assert drawn(second, range(3, 6)) == expected[12:]
+    with pytest.raises(ValueError, match=r"with pairs of \['mist'\], the data now hold \['fog', 'snow storm'\]"):
+        second.load_state_dict([{"mist": {}}])
+
+
+def test_two_processes_share_out_the_pairs_of_every_task_whatever_the_shares(tasks_of_pairs):
+    streams = [pairs(open_source(tasks_of_pairs), {"fog": 1.0, "snow storm": 1.0}, process=process, processes=2) for process in range(2)]
+    for stream in streams:
+        stream.set_proportions({"fog": 1.0, "snow storm": 0.0})
+    # One epoch of seven: four come from one process, three from the other.
+    numbers = [drawn(stream, range(step, step + 1))[:count] for step, (stream, count) in enumerate(zip(streams, (4, 3), strict=True))]
+    assert sorted(number for part in numbers for _, number in part) == list(range(7))
+
+
+def test_the_shares_of_a_streamed_data_set_of_pairs_cannot_change(tasks_of_pairs):
+    pytest.importorskip("datasets")
+    for _ in pack(open_source(tasks_of_pairs), tasks_of_pairs / "shards"):
+        pass
+    stream = pairs(open_source(f"hf+stream://{tasks_of_pairs / 'shards'}"), {"clean": 1.0, "haze": 1.0})
+    assert {task for task, _ in drawn(stream, range(2))} <= {"fog", "snow storm"}
+    with pytest.raises(ValueError, match="shares of a streamed data set of pairs cannot be changed"):
+        stream.set_proportions({"clean": 0.4, "haze": 0.6})
+    stream.set_proportions({"clean": 0.5, "haze": 0.5})  # what they are: strategies that change nothing may say so

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from foundir_hf.data.tasks import SCENE, STAGES, TASKS, Task, compose, get_task, mix
+from foundir_hf.evaluation.metrics import METRICS
 
 # PAPERS.md lists the folders of FoundIR's benchmark (ICCV 2025).
 FOUNDIR20 = (
@@ -62,6 +63,7 @@ def test_every_row_is_data_that_its_recipe_accepts(name):
     assert set(task.ranges) <= accepted
     assert task.reference
     assert task.removes or name == "clean"
+    assert task.metric in METRICS
 
 
 @every_task

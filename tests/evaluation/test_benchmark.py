@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from pictures import pixels, save
 from PIL import Image
 
 from foundir_hf.evaluation.benchmark import check, measure
@@ -16,18 +16,6 @@ from foundir_hf.evaluation.ceiling import ceiling, truth_latents
 from foundir_hf.evaluation.metrics import psnr
 from foundir_hf.evaluation.outputs import Outputs
 from foundir_hf.evaluation.suites import Suite, folder_suite, load_suite
-
-
-def pixels(height: int = 32, width: int = 32, seed: int = 0) -> np.ndarray:
-    y, x = np.mgrid[0:height, 0:width]
-    noise = np.random.default_rng(seed).integers(0, 60, (height, width, 3))
-    return (np.stack([x * 4, y * 4, (x + y) * 2], axis=-1) + noise).clip(0, 255).astype(np.uint8)
-
-
-def save(path: Path, image: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
-    return path
 
 
 @pytest.fixture

@@ -7,20 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from pictures import pixels, save
 from PIL import Image
 
 from foundir_hf.evaluation.outputs import Outputs, write_inputs
 from foundir_hf.evaluation.suites import ImageSet, Suite, folder_suite, load_suite
-
-
-def pixels(height: int = 32, width: int = 32, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def save(path: Path, image: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
-    return path
 
 
 @pytest.fixture

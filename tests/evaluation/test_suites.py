@@ -7,23 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from pictures import pixels, save
 from PIL import Image
 
 from foundir_hf.data.tasks import TASKS
 from foundir_hf.evaluation.files import hash_files
 from foundir_hf.evaluation.suites import SUITES, ImageSet, Suite, bundled_suites, folder_suite, load_suite
-
-
-def pixels(height: int = 32, width: int = 32, seed: int = 0) -> np.ndarray:
-    y, x = np.mgrid[0:height, 0:width]
-    noise = np.random.default_rng(seed).integers(0, 60, (height, width, 3))
-    return (np.stack([x * 4, y * 4, (x + y) * 2], axis=-1) + noise).clip(0, 255).astype(np.uint8)
-
-
-def save(path: Path, image: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
-    return path
 
 
 def write(tmp_path: Path, *entries: object, **more: object) -> Path:

@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from conftest import awaken
 from diffusers import AutoencoderKL
+from weights import awaken
 
 from foundir_hf.configurations import CONFIGURATIONS
 from foundir_hf.models.autoencoder_foundir import CosineShortcut, FoundIRAutoencoderKL, PixelSkip
@@ -66,6 +66,18 @@ def test_fidelity_zero_equals_diffusers_autoencoder_with_the_same_weights(pixels
         latents = theirs.encode(pixels).latent_dist.mode()
         assert torch.equal(ours.encode(pixels).latent_dist.mode(), latents)
         assert torch.equal(ours.decode(latents, fidelity=0).sample, theirs.decode(latents).sample)
+
+
+def test_made_from_a_vae_it_encodes_and_decodes_as_that_vae_does(pixels):
+    torch.manual_seed(0)
+    vae = AutoencoderKL(**SMALL, scaling_factor=0.3).eval()
+    ours = FoundIRAutoencoderKL.from_vae(vae).eval()
+    assert ours.config.scaling_factor == 0.3
+    with torch.no_grad():
+        latents = vae.encode(pixels).latent_dist.mode()
+        assert torch.equal(ours.encode(pixels).latent_dist.mode(), latents)
+        assert torch.equal(ours.decode(latents, fidelity=0).sample, vae.decode(latents).sample)
+    torch.testing.assert_close(decode(ours, FoundIRLQEncoder.from_vae(vae).eval(), pixels, 1.0), pixels)
 
 
 def test_more_fidelity_brings_a_fresh_decoder_closer_to_the_photograph(fresh, pixels):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import awaken
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
+from small_sdxl import SMALL_SDXL
+from weights import awaken
 
 from foundir_hf.configurations import CONFIGURATIONS
 from foundir_hf.models.unet_foundir import (
@@ -18,21 +19,16 @@ from foundir_hf.models.unet_foundir import (
     SpatialAttentionExpert,
 )
 
-# SDXL with everything it is made of (text_time, transformer blocks, three levels), shrunk.
-SMALL_SDXL = {
-    **CONFIGURATIONS["sdxl"]["unet"],
-    "sample_size": 8,
-    "block_out_channels": (32, 64, 64),
-    "attention_head_dim": (2, 4, 4),
-    "transformer_layers_per_block": (1, 1, 2),
-    "cross_attention_dim": 32,
-    "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 6 * 8 + 16,
-    "norm_num_groups": 8,
-    "lq_channels": 24,
-    "moe_num_layers": 1,
-}
-OWN = ("lq_channels", "moe_num_heads", "moe_num_layers", "moe_ffn_expansion", "moe_keep_ratio", "moe_window_size", "moe_attend_over")
+OWN = (
+    "lq_channels",
+    "moe_num_heads",
+    "moe_num_layers",
+    "moe_ffn_expansion",
+    "moe_keep_ratio",
+    "moe_window_size",
+    "moe_attend_over",
+    "moe_routing",
+)
 
 
 def sdxl_inputs(batch: int = 2, side: int = 8) -> dict:
@@ -185,6 +181,66 @@ def test_every_expert_and_the_router_receive_gradients():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for name, p in moe.named_parameters() if "to_k.bias" not in name)
 
 
+def routed(routing: str) -> MoEScheduler:
+    """The same experts and the same router under any routing."""
+    torch.manual_seed(0)
+    return MoEScheduler(16, num_heads=2, num_layers=1, routing=routing)
+
+
+def test_hard_routing_leaves_every_pixel_its_strongest_expert_times_its_probability():
+    moe = routed("hard")
+    hidden_states = 3 * torch.randn(2, 16, 6, 6)
+    with torch.no_grad():
+        weights = moe.router(hidden_states)
+        strongest = weights.argmax(dim=1, keepdim=True)
+        assert set(strongest.unique().tolist()) == {0, 1, 2}
+        expected = torch.zeros_like(hidden_states)
+        for index, expert in enumerate(moe.experts):
+            expected = torch.where(strongest == index, weights[:, index : index + 1] * expert(hidden_states), expected)
+        torch.testing.assert_close(moe(hidden_states), expected)
+
+
+@pytest.mark.parametrize("routing", ["soft", "hard"])
+def test_the_router_learns_under_both_routings(routing):
+    moe = routed(routing)
+    moe(3 * torch.randn(2, 16, 6, 6)).square().mean().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in moe.router.parameters())
+    assert moe.router.gate.weight.grad.flatten(1).any(dim=1).all()  # of every expert
+
+
+def test_without_routing_there_is_nothing_to_train_and_the_features_pass():
+    moe = routed("none")
+    hidden_states = torch.randn(1, 16, 6, 6)
+    assert moe(hidden_states) is hidden_states
+    assert not list(moe.parameters())
+
+
+@pytest.mark.parametrize("routing", ["soft", "hard", "none"])
+def test_a_fresh_stem_learns_to_listen_to_the_degraded_image(routing):
+    torch.manual_seed(0)
+    unet = FoundIRUNet2DConditionModel(**{**SMALL_SDXL, "moe_routing": routing})
+    optimizer = torch.optim.SGD(unet.conv_in.parameters(), 0.1)
+    lq = torch.randn(2, 24, 8, 8)
+    for _ in range(3):  # the first steps must leave the zeros that the stem starts from
+        optimizer.zero_grad()
+        unet(**sdxl_inputs(), lq_hidden_states=lq).sample.square().mean().backward()
+        optimizer.step()
+    assert unet.conv_in.condition_embedding.conv_in.weight.grad.any()
+
+
+def test_routings_share_their_parameters_and_differ_in_what_they_say():
+    soft, hard = routed("soft"), routed("hard")
+    hard.load_state_dict(soft.state_dict(), strict=True)
+    hidden_states = torch.randn(1, 16, 6, 6)
+    with torch.no_grad():
+        assert not torch.equal(soft(hidden_states), hard(hidden_states))
+
+
+def test_an_unknown_routing_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"`routing` must be .* got 'top2'"):
+        FoundIRUNet2DConditionModel(**{**SMALL_SDXL, "moe_routing": "top2"})
+
+
 # --- the UNet -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -236,6 +292,22 @@ def test_saving_and_loading_keeps_configuration_and_output(tiny_unet, tmp_path):
     assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in tiny_unet.named_parameters()}
 
 
+@pytest.mark.parametrize("routing", ["hard", "none"])
+def test_the_routing_is_saved_with_the_weights(routing, tmp_path):
+    unet = awaken(FoundIRUNet2DConditionModel(**{**SMALL_SDXL, "moe_routing": routing})).eval()
+    unet.save_pretrained(tmp_path)
+    loaded = FoundIRUNet2DConditionModel.from_pretrained(tmp_path).eval()
+    assert loaded.config.moe_routing == loaded.conv_in.moe.routing == routing
+    lq = torch.randn(2, 24, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(loaded(**sdxl_inputs(), lq_hidden_states=lq).sample, unet(**sdxl_inputs(), lq_hidden_states=lq).sample)
+
+
+def test_a_configuration_that_says_nothing_of_routing_is_soft(tiny_unet):
+    silent = {key: value for key, value in tiny_unet.config.items() if key != "moe_routing"}
+    assert FoundIRUNet2DConditionModel.from_config(silent).conv_in.moe.routing == "soft"
+
+
 def test_lora_can_be_added_and_a_fresh_one_changes_nothing(pipeline):
     unet = FoundIRUNet2DConditionModel.from_config(pipeline.unet.config).eval()
     sample, lq = torch.randn(1, 16, 8, 8), torch.randn(1, 128, 8, 8)
@@ -249,6 +321,29 @@ def test_lora_can_be_added_and_a_fresh_one_changes_nothing(pipeline):
         torch.testing.assert_close(unet(sample, 7, lq_hidden_states=lq).sample, before)
 
 
+def test_an_empty_prompt_is_zeros_and_whole_images_of_the_given_size():
+    prompt = FoundIRUNet2DConditionModel(**SMALL_SDXL).empty_prompt(2, 64, 96)
+    assert tuple(prompt["encoder_hidden_states"].shape) == (2, 77, 32)
+    assert tuple(prompt["added_cond_kwargs"]["text_embeds"].shape) == (2, 16)
+    assert not prompt["encoder_hidden_states"].any()
+    assert not prompt["added_cond_kwargs"]["text_embeds"].any()
+    assert prompt["added_cond_kwargs"]["time_ids"].tolist() == [[64, 96, 0, 0, 64, 96]] * 2
+
+
+def test_an_empty_prompt_has_the_paper_s_sizes_and_counts_pixels_in_half_precision():
+    with torch.device("meta"):
+        unet = FoundIRUNet2DConditionModel(**CONFIGURATIONS["sdxl"]["unet"]).half()
+        prompt = unet.empty_prompt(1, 4097, 512)
+    assert tuple(prompt["encoder_hidden_states"].shape) == (1, 77, 2048)
+    assert tuple(prompt["added_cond_kwargs"]["text_embeds"].shape) == (1, 1280)
+    assert prompt["encoder_hidden_states"].dtype == torch.float16
+    assert prompt["added_cond_kwargs"]["time_ids"].dtype == torch.float32
+
+
+def test_a_unet_that_takes_no_text_wants_no_prompt(tiny_unet):
+    assert tiny_unet.empty_prompt(2, 64, 96) == {}
+
+
 def test_layer_norms_replace_group_norms_only_when_asked():
     kinds = lambda unet: {type(m).__name__ for m in unet.modules()}  # noqa: E731
     with torch.device("meta"):
@@ -258,17 +353,3 @@ def test_layer_norms_replace_group_norms_only_when_asked():
     assert "GroupNorm" in kinds(grouped)
     with pytest.raises(ValueError, match="norm_type"):
         FoundIRUNet2DConditionModel(**{**CONFIGURATIONS["tiny"]["unet"], "norm_type": "batch"})
-
-
-def test_gradient_checkpointing_changes_memory_and_not_gradients():
-    torch.manual_seed(0)
-    unet = awaken(FoundIRUNet2DConditionModel(**SMALL_SDXL))
-    lq = torch.randn(2, 24, 8, 8)
-    gradients = []
-    for enable in (False, True):
-        if enable:
-            unet.enable_gradient_checkpointing()
-        unet.zero_grad()
-        unet(**sdxl_inputs(), lq_hidden_states=lq).sample.square().mean().backward()
-        gradients.append(unet.conv_in.moe.router.gate.weight.grad.clone())
-    torch.testing.assert_close(gradients[0], gradients[1])

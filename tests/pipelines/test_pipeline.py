@@ -7,14 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import awaken
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from PIL import Image
 
-from foundir_hf.configurations import CONFIGURATIONS
-from foundir_hf.models.autoencoder_foundir import FoundIRAutoencoderKL
-from foundir_hf.models.lq_encoder_foundir import FoundIRLQEncoder
-from foundir_hf.models.unet_foundir import FoundIRUNet2DConditionModel
 from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline, enlarge
 
 
@@ -261,25 +256,6 @@ def test_what_is_no_image_is_refused_by_name(pipeline, image):
 
 
 @pytest.fixture(scope="module")
-def sdxl() -> FoundIRPipeline:
-    """Every part of the paper's model in small: four-level VAE, group norms, cross-attention, SDXL's extra conditions."""
-    from models.test_unet import SMALL_SDXL
-
-    torch.manual_seed(0)
-    widths = (8, 8, 16, 16)
-    vae = {**CONFIGURATIONS["sdxl"]["vae"], "block_out_channels": widths, "norm_num_groups": 4, "layers_per_block": 1}
-    encoder = FoundIRLQEncoder(block_out_channels=(*widths[:3], 24), norm_num_groups=4, layers_per_block=1)
-    pipe = FoundIRPipeline(
-        vae=awaken(FoundIRAutoencoderKL(**{**vae, "lq_block_out_channels": (*widths[:3], 24)})).eval(),
-        lq_encoder=awaken(encoder).eval(),
-        unet=awaken(FoundIRUNet2DConditionModel(**SMALL_SDXL)).eval(),
-        scheduler=DDIMScheduler(**CONFIGURATIONS["sdxl"]["scheduler"]),
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-@pytest.fixture(scope="module")
 def embeds() -> dict[str, torch.Tensor]:
     draw = seeded(5)
     names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
@@ -315,6 +291,29 @@ def test_micro_conditioning_counts_pixels(sdxl, embeds):
     sdxl(torch.rand(3, 64, 96), generator=seeded(), tile_size=64, tile_overlap=32, **embeds)
     hook.remove()
     assert seen == [[[64.0, 96.0, 0.0, 0.0, 64.0, 64.0]], [[64.0, 96.0, 0.0, 32.0, 64.0, 64.0]]]
+
+
+def test_without_text_the_denoiser_is_told_of_an_empty_prompt_tile_by_tile(sdxl):
+    seen = []
+    hook = sdxl.unet.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs), with_kwargs=True)
+    restored = sdxl(torch.rand(3, 64, 96), generator=seeded(), tile_size=64, tile_overlap=32, output_type="pt").images
+    hook.remove()
+    assert restored.isfinite().all()
+    assert [kwargs["added_cond_kwargs"]["time_ids"].tolist() for kwargs in seen] == [[[64, 64, 0, 0, 64, 64]]] * 2
+    assert not any(kwargs["encoder_hidden_states"].any() for kwargs in seen)
+
+
+def test_an_image_without_text_is_restored_as_under_embeddings_of_zero(sdxl):
+    image = torch.rand(3, 64, 96)
+    zeros = {"prompt_embeds": torch.zeros(1, 77, 32), "pooled_prompt_embeds": torch.zeros(1, 16)}
+    options = {"num_inference_steps": 2, "output_type": "pt", "fidelity": 0.5}
+    without, with_zeros = (sdxl(image, generator=seeded(), **options, **text).images for text in ({}, zeros))
+    assert torch.equal(without, with_zeros)
+
+
+def test_guidance_without_any_text_is_refused(sdxl, photo):
+    with pytest.raises(ValueError, match="`guidance_scale`"):
+        sdxl(photo, guidance_scale=5.0)
 
 
 def test_guidance_without_the_negative_embeddings_is_refused(sdxl, embeds, photo):

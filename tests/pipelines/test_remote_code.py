@@ -68,6 +68,20 @@ def test_a_saved_folder_loads_without_the_package_and_saves_one_that_does_too(pi
         assert_same(tmp_path / f"{source}.png", expected)
 
 
+def test_sdxl_without_text_encoders_travels_too(sdxl, photo, tmp_path):
+    photo.save(tmp_path / "photo.png")
+    options = {"num_inference_steps": 2, "tile_size": 64, "tile_overlap": 32}
+    expected = np.array(sdxl(photo, generator=torch.Generator().manual_seed(0), **options).images[0]).astype(int)
+    sdxl.save_pretrained(tmp_path / "saved")
+    loaded = load_pipeline(tmp_path / "saved")
+    loaded.set_progress_bar_config(disable=True)
+    restored = np.array(loaded(photo, generator=torch.Generator().manual_seed(0), **options).images[0]).astype(int)
+    assert np.abs(restored - expected).max() <= 1
+    done = run(STRANGER, tmp_path / "saved", "photo.png", "restored.png", "-", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "restored.png", expected)
+
+
 def test_without_the_flag_no_code_runs(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path / "saved")
     code = STRANGER.replace(", trust_remote_code=True", "")
@@ -147,3 +161,10 @@ def test_a_checkpoint_that_asks_for_foreign_classes_is_refused(pipeline, tmp_pat
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match=r"os\.system"):
         load_pipeline(tmp_path)
+
+
+def test_no_saved_file_tells_a_path_of_this_machine(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path / "first")
+    load_pipeline(tmp_path / "first").save_pretrained(tmp_path / "second")  # what was loaded remembers where from
+    for path in (tmp_path / "second").rglob("*.json"):
+        assert str(tmp_path) not in path.read_text(encoding="utf-8"), path.name

@@ -6,11 +6,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors.torch import load_file
 
 from foundir_hf.data.cleaning import Verdict, write_manifest
@@ -43,18 +41,6 @@ CONFIG = ClassifierConfig(
     calibration_batches=2,
     report_batches=2,
 )
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    """Two photographs to train on and one to validate with."""
-    folder = tmp_path_factory.mktemp("photos")
-    y, x = np.mgrid[0:48, 0:56]
-    for i, name in enumerate("abc"):
-        picture = np.stack([40 + x * 3, 200 - y * (i + 1), 128 + 90 * np.sin(x / (3 + i)) * np.cos(y / 5)], axis=-1)
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{name}.png")
-    (folder / "manifest.csv").write_text("file,split\na.png,train\nb.png,train\nc.png,val\n")
-    return folder
 
 
 @pytest.fixture(scope="module")

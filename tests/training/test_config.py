@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from foundir_hf.configurations import CONFIGURATIONS
 from foundir_hf.data.tasks import TASKS
@@ -13,7 +14,7 @@ from foundir_hf.training.objectives import OBJECTIVES
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 CLASSIFIER = CONFIGS / "classifier.yaml"  # not of the pipeline; test_classifier.py has it
-RECIPES = sorted({CONFIGS / "tiny.yaml", *CONFIGS.glob("*.yaml")} - {CLASSIFIER})
+RECIPES = sorted({CONFIGS / "tiny.yaml", *CONFIGS.rglob("*.yaml")} - {CLASSIFIER})
 
 GOOD = """
 configuration: tiny
@@ -50,6 +51,11 @@ def test_a_recipe_becomes_stages_in_order_with_defaults(tmp_path):
         (GOOD, "configuration: tiny", r"recipe.yaml: `stages` must list at least one stage"),
         (GOOD, "configuration: tiny\nstages:", r"recipe.yaml: `stages` must list at least one stage"),
         (GOOD, "- tiny", r"recipe.yaml: a recipe is a mapping, got list"),
+        (GOOD, "stages: [", r"recipe.yaml: no YAML: while parsing"),
+        ("seed: 4", "trackers: tensorboard", r"recipe.yaml: `trackers` must be a list, got 'tensorboard'"),
+        ("seed: 4", "betas: 0.9", r"recipe.yaml: `betas` must be a list, got 0.9"),
+        ("0.01}", "1e-2}", r"recipe.yaml: stage 1: `learning_rate` must be float, got '1e-2'; YAML takes 5.0e-5 for a number"),
+        ("steps: 3, ", "steps: 3, equilibrium: des, ", r"recipe.yaml: stage 0: equilibrium must be a mapping, got 'des'"),
     ],
 )
 def test_a_wrong_recipe_is_refused_naming_the_file_and_the_key(tmp_path, old, new, message):
@@ -62,7 +68,8 @@ def test_a_wrong_recipe_is_refused_naming_the_file_and_the_key(tmp_path, old, ne
 def test_every_recipe_names_existing_objectives_tasks_and_parameters(path):
     config = TrainConfig.from_yaml(path)
     assert config.configuration in CONFIGURATIONS
-    modules, _ = build_modules("tiny")
+    with torch.device("meta"):  # names, without memory
+        modules, _ = build_modules(config.configuration)
     for stage in config.stages:
         assert stage.objective in OBJECTIVES
         assert set(stage.tasks) <= set(TASKS)
@@ -75,5 +82,5 @@ def test_every_recipe_names_existing_objectives_tasks_and_parameters(path):
 
 
 def test_an_unknown_configuration_is_refused_and_the_accepted_ones_are_named():
-    with pytest.raises(ValueError, match="one of tiny, sdxl; got 'large'"):
+    with pytest.raises(ValueError, match="one of nano, tiny, sdxl; got 'large'"):
         build_modules("large")

@@ -19,8 +19,10 @@ from foundir_hf.data.loading import TrainingData
 from foundir_hf.hub import load_pipeline
 from foundir_hf.training import objectives
 from foundir_hf.training.build import build_modules
+from foundir_hf.training.checkpoints import find_checkpoint
 from foundir_hf.training.config import StageConfig, TrainConfig
-from foundir_hf.training.loop import agree, latest_checkpoint, learning_rate_factor, parameter_groups, scale_latents, train
+from foundir_hf.training.equilibrium import EquilibriumConfig
+from foundir_hf.training.loop import any_of, learning_rate_factor, parameter_groups, scale_latents, train
 from foundir_hf.training.validation import validate
 
 AUTOENCODER = StageConfig(
@@ -48,19 +50,7 @@ ONE_STEP = StageConfig(
     diffusion_share=0.3,
     plain_share=0.2,
 )
-CONFIG = TrainConfig("tiny", (AUTOENCODER, ONE_STEP), seed=3, checkpoint_minutes=0, ema_decay=0.9, validation_photos=1)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    """Two photographs to train on and one to validate with."""
-    folder = tmp_path_factory.mktemp("photos")
-    y, x = np.mgrid[0:48, 0:56]
-    for i, name in enumerate("abc"):
-        picture = np.stack([40 + x * 3, 200 - y * (i + 1), 128 + 90 * np.sin(x / (3 + i)) * np.cos(y / 5)], axis=-1)
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{name}.png")
-    (folder / "manifest.csv").write_text("file,split\na.png,train\nb.png,train\nc.png,val\n")
-    return folder
+CONFIG = TrainConfig("tiny", (AUTOENCODER, ONE_STEP), seed=3, checkpoint_minutes=0, ema_decay=0.9, reference_samples=2, reference_size=32)
 
 
 def run(config: TrainConfig, data: Path, output: Path, seed: int = 3) -> objectives.FoundIRModules:
@@ -129,12 +119,16 @@ def test_the_learning_rate_warms_up_and_falls_to_a_hundredth():
 def test_a_run_logs_losses_and_validation_of_every_stage(finished):
     output, _ = finished
     log = rows(output)
-    assert [row["stage"] for row in log] == ["codec", "codec", "one_step", "one_step"]
-    assert [row["step"] for row in log] == [4, 4, 5, 5]
-    assert [row["samples"] for row in log] == [8, 8, 18, 18]
-    assert all(math.isfinite(row["loss"]) for row in log[::2])
-    assert set(log[1]["validation"]) == {"reconstruction"}
-    assert set(log[3]["validation"]) == set(ONE_STEP.tasks)
+    assert [row["stage"] for row in log] == ["codec"] * 3 + ["one_step"] * 3
+    assert [row["step"] for row in log] == [0, 4, 4, 0, 5, 5]
+    assert [row["samples"] for row in log] == [0, 8, 8, 8, 18, 18]
+    assert log[3]["proportions"] == {"low_light": 0.5, "gaussian_noise": 0.5}
+    for row in log[1::3]:
+        assert math.isfinite(row["loss"])
+        assert row["samples_per_second"] > 0 < row["mfu"]
+        assert 0 < row["data_share"] < 1
+    assert set(log[2]["validation"]) == {"clean"}
+    assert {task: len(row) for task, row in log[5]["validation"].items()} == {"low_light": 2, "gaussian_noise": 2}
 
 
 def test_a_run_writes_the_components_of_every_stage_and_a_pipeline(finished):
@@ -153,15 +147,17 @@ def test_a_run_writes_the_components_of_every_stage_and_a_pipeline(finished):
 def test_only_the_last_two_checkpoints_are_kept(finished):
     output, _ = finished
     assert sorted(path.name for path in output.glob("checkpoint*")) == ["checkpoint-01-00000003", "checkpoint-01-00000004"]
-    assert latest_checkpoint(output) == output / "checkpoint-01-00000004"
-    assert json.loads((output / "checkpoint-01-00000004" / "progress.json").read_text()) == {"stage": 1, "step": 4, "samples": 16}
+    assert find_checkpoint(output) == output / "checkpoint-01-00000004"
+    progress = json.loads((output / "checkpoint-01-00000004" / "progress.json").read_text())
+    assert math.isfinite(progress.pop("loss"))
+    assert progress == {"stage": 1, "step": 4, "samples": 16, "skipped": 0, "skipped_in_a_row": 0}
 
 
 def test_the_latest_checkpoint_is_the_furthest_whole_one(tmp_path):
-    assert latest_checkpoint(tmp_path) is None
+    assert find_checkpoint(tmp_path) is None
     for name in ("checkpoint-00-00000900", "checkpoint-01-00000020", "checkpoint-01-00000003", "checkpoint.unfinished", "codec"):
         (tmp_path / name).mkdir()
-    assert latest_checkpoint(tmp_path).name == "checkpoint-01-00000020"
+    assert find_checkpoint(tmp_path).name == "checkpoint-01-00000020"
 
 
 def test_frozen_parts_stay_as_they_were_and_trained_ones_move(finished):
@@ -175,22 +171,11 @@ def test_frozen_parts_stay_as_they_were_and_trained_ones_move(finished):
 
 # Steps before the interruption (stage 0 has four, stage 1 five), and how many of the newest checkpoints did not survive it.
 @pytest.mark.parametrize(("calls", "lost"), [(2, 0), (4, 0), (4, 1), (8, 1)])
-def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(finished, data, tmp_path, monkeypatch, calls, lost):
-    forward, count = objectives.FoundIRModules.forward, 0
-
-    def interrupted(*args, **kwargs):
-        nonlocal count
-        count += 1
-        if count > calls:
-            raise KeyboardInterrupt
-        return forward(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(objectives.FoundIRModules, "forward", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(CONFIG, data, tmp_path)
+def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(finished, data, tmp_path, interrupted_after, calls, lost):
+    with interrupted_after(calls):
+        run(CONFIG, data, tmp_path)
     for _ in range(lost):
-        newest = latest_checkpoint(tmp_path)
+        newest = find_checkpoint(tmp_path)
         newest.rename(tmp_path / "checkpoint.unfinished")
     # Fresh weights of another seed: all that the end result owes to the first part must come from the checkpoint.
     modules = run(CONFIG, data, tmp_path, seed=77)
@@ -203,7 +188,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(finish
 
 def test_a_finished_run_ends_the_same_way_when_it_is_started_again(finished, data, tmp_path):
     output, expected = finished
-    newest = latest_checkpoint(output)
+    newest = find_checkpoint(output)
     (tmp_path / newest.name).symlink_to(newest)
     assert_equal_weights(run(replace(CONFIG, checkpoint_minutes=60), data, tmp_path, seed=77), expected)
 
@@ -215,19 +200,50 @@ def test_training_on_one_task_gains_on_the_validation_photograph(data, tmp_path)
     assert after > before + 1  # an untrained model returns its input
 
 
-@pytest.mark.parametrize("broken", ["loss", "gradient"])
-def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_before_the_step(data, tmp_path, broken):
-    modules, scheduler = build_modules("tiny")
+def spoil(modules: objectives.FoundIRModules, broken: str) -> None:
     bias = modules.vae.decoder.conv_out.bias
     if broken == "loss":  # L1 has no gradient where it is not a number
         bias.data[0] = float("nan")
     else:
         bias.register_hook(lambda gradient: gradient / 0)
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_updates_that_are_not_finite_are_skipped_and_too_many_in_a_row_stop_the_run(data, tmp_path, broken):
+    modules, scheduler = build_modules("tiny")
+    spoil(modules, broken)
     before = {name: value.clone() for name, value in modules.state_dict().items()}
-    with pytest.raises(FloatingPointError, match="Stage 'codec', step 0"):
-        train(CONFIG, modules, scheduler, data, tmp_path)
-    assert latest_checkpoint(tmp_path).name == "checkpoint-00-00000000"
+    with pytest.raises(FloatingPointError, match="Stage 'codec', step 2: loss or gradient not finite 3 times in a row"):
+        train(replace(CONFIG, max_skipped_steps=3), modules, scheduler, data, tmp_path)
+    assert find_checkpoint(tmp_path).name == "checkpoint-00-00000002"
     assert all(torch.equal(value.nan_to_num(), before[name].nan_to_num()) for name, value in modules.state_dict().items())
+
+
+def test_a_single_update_that_is_not_finite_is_counted_and_the_run_goes_on(data, tmp_path, monkeypatch):
+    objective, calls = objectives.OBJECTIVES["autoencoder"], iter(range(100))
+    # The first call counts operations, the second is the first update's.
+    spoiled = lambda *arguments: objective(*arguments) * (float("nan") if next(calls) == 2 else 1)  # noqa: E731
+    monkeypatch.setitem(objectives.OBJECTIVES, "autoencoder", spoiled)
+    modules = run(replace(CONFIG, stages=(AUTOENCODER,)), data, tmp_path)
+    (row,) = (row for row in rows(tmp_path) if "skipped" in row)
+    assert (row["skipped"], row["step"]) == (1, 4)
+    assert all(value.isfinite().all() for value in modules.state_dict().values())
+
+
+def test_compiling_on_a_cpu_is_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="`compile` is for GPUs"):
+        run(replace(CONFIG, compile=True), data, tmp_path)
+
+
+def test_gradients_are_really_clipped(data, tmp_path):
+    """AdamW's moments tell the gradients' size: with a tiny limit they stay below it."""
+    for limit, name in ((1e-4, "clipped"), (1e4, "free")):
+        run(replace(CONFIG, stages=(AUTOENCODER,), max_grad_norm=limit), data, tmp_path / name)
+    sizes = {}
+    for name in ("clipped", "free"):
+        state = torch.load(find_checkpoint(tmp_path / name) / "optimizer.bin", weights_only=True)["state"]
+        sizes[name] = math.sqrt(sum(float(moments["exp_avg"].square().sum()) for moments in state.values()))
+    assert sizes["clipped"] <= 1e-4 < sizes["free"]
 
 
 # --- Data that are not in memory ---
@@ -248,25 +264,14 @@ def streamed(data, tmp_path_factory) -> tuple[Path, TrainConfig, objectives.Foun
 
 
 @pytest.mark.parametrize("calls", [3, 5])  # steps before the interruption; the first stage has four
-def test_an_interrupted_run_on_streamed_data_ends_with_the_same_weights(streamed, tmp_path, monkeypatch, calls):
+def test_an_interrupted_run_on_streamed_data_ends_with_the_same_weights(streamed, tmp_path, interrupted_after, calls):
     folder, config, expected = streamed
-    forward, count = objectives.FoundIRModules.forward, 0
-
-    def interrupted(*args, **kwargs):
-        nonlocal count
-        count += 1
-        if count > calls:
-            raise KeyboardInterrupt
-        return forward(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(objectives.FoundIRModules, "forward", interrupted)
-        modules, scheduler = build_modules("tiny", 3)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, modules, scheduler, folder / "photos", tmp_path, in_memory="no", workers=1)
-    positions = json.loads((latest_checkpoint(tmp_path) / "data.json").read_text())
+    modules, scheduler = build_modules("tiny", 3)
+    with interrupted_after(calls):
+        train(config, modules, scheduler, folder / "photos", tmp_path, in_memory="no", workers=1)
+    positions = json.loads((find_checkpoint(tmp_path) / "data.json").read_text())
     assert len(positions) == 1  # one process
-    assert positions[0]["samples"] == 3
+    assert positions[0][""]["samples"] == 3
     modules, scheduler = build_modules("tiny", 77)
     train(config, modules, scheduler, folder / "photos", tmp_path, in_memory="no", workers=0)
     assert_equal_weights(modules, expected)
@@ -275,49 +280,94 @@ def test_an_interrupted_run_on_streamed_data_ends_with_the_same_weights(streamed
 
 def test_the_checkpoint_says_where_the_data_stand_skipped_files_included(streamed):
     folder, _, _ = streamed
-    (state,) = json.loads((latest_checkpoint(folder / "run") / "data.json").read_text())
+    ((state,),) = (position.values() for position in json.loads((find_checkpoint(folder / "run") / "data.json").read_text()))
     # One step of two samples was done in the stage, one of the three files is broken: two or three were read.
     assert state["position"] in (2, 3)
-
-
-def test_a_checkpoint_without_a_position_is_still_loaded_where_data_are_in_memory(finished, data, tmp_path):
-    output, expected = finished
-    newest = latest_checkpoint(output)
-    shutil.copytree(newest, tmp_path / newest.name, ignore=shutil.ignore_patterns("data.json"))
-    assert_equal_weights(run(replace(CONFIG, checkpoint_minutes=60), data, tmp_path, seed=77), expected)
 
 
 # --- Several processes, and pairs ---
 
 
-def _process(number: int, port: int, data: Path, output: Path) -> None:
+def _join(number: int, port: int) -> None:
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "1"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}  # accelerate chooses threads where none are
     torch.set_num_threads(1)
-    accelerator = Accelerator(cpu=True)
-    modules, _ = build_modules("tiny", 3)
-    source = TrainingData(data, process=number, processes=2).batches({"clean": 1.0}, 2, 16, 16, seed=0)
-    scale_latents(modules, source, batches=2)
-    decisions = [agree(accelerator, number == decider) for decider in (0, 1)]
-    (output / f"{number}.json").write_text(json.dumps([modules.vae.config.scaling_factor, decisions]))
 
 
-def test_processes_agree_on_the_scale_of_latents_and_on_when_to_save(data, tmp_path):
+def in_two_processes(function, *arguments) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_process, (port, data, tmp_path), nprocs=2)
+    torch.multiprocessing.spawn(function, (port, *arguments), nprocs=2)
+
+
+def _scale_and_agree(number: int, port: int, data: Path, output: Path) -> None:
+    _join(number, port)
+    accelerator = Accelerator(cpu=True)
+    modules, _ = build_modules("tiny", 3)
+    source = TrainingData(data, in_memory="no", workers=0, process=number, processes=2).batches({"clean": 1.0}, 2, 16, 16, seed=0)
+    scale_latents(modules, source, batches=2)
+    decisions = any_of(accelerator, number == 0, number == 1, False)
+    (output / f"{number}.json").write_text(json.dumps([modules.vae.config.scaling_factor, decisions]))
+    accelerator.end_training()
+
+
+def test_processes_agree_on_the_scale_of_latents_and_on_decisions(data, tmp_path):
+    in_two_processes(_scale_and_agree, data, tmp_path)
     scales, decisions = zip(*(json.loads((tmp_path / f"{number}.json").read_text()) for number in (0, 1)), strict=True)
-    assert decisions == ([True, False], [True, False])  # those of process 0
+    assert decisions == ([True, True, False], [True, True, False])  # whoever took them
     assert scales[0] == scales[1]
     alone = []
     for number in (0, 1):
         modules, _ = build_modules("tiny", 3)
-        source = TrainingData(data, process=number, processes=2).batches({"clean": 1.0}, 2, 16, 16, seed=0)
+        source = TrainingData(data, in_memory="no", workers=0, process=number, processes=2).batches({"clean": 1.0}, 2, 16, 16, seed=0)
         scale_latents(modules, source, batches=2)
         alone.append(modules.vae.config.scaling_factor)
     assert alone[0] != alone[1]
     assert 1 / scales[0] == pytest.approx((1 / alone[0] + 1 / alone[1]) / 2, rel=1e-4)
+
+
+EQUILIBRIUM = EquilibriumConfig("des", interval=2, max_change=0.2)
+CODEC_IN_PARTS = replace(AUTOENCODER, micro_batch_size=1)
+SHARED = replace(ONE_STEP, steps=4, batch_size=4, micro_batch_size=2, equilibrium=EQUILIBRIUM)
+
+
+def _train(number: int, port: int, data: Path, output: Path) -> None:
+    _join(number, port)
+    run(replace(CONFIG, stages=(CODEC_IN_PARTS, SHARED)), data, output)
+
+
+@pytest.fixture
+def one_thread():
+    """How many threads share a sum decides its last bits, and Adam makes much of them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_two_processes_learn_what_one_process_learns_from_the_same_recipe(data, tmp_path, one_thread):
+    expected = run(replace(CONFIG, stages=(CODEC_IN_PARTS, SHARED)), data, tmp_path / "one").state_dict()
+    in_two_processes(_train, data, tmp_path / "two")
+    for part in ("vae", "lq_encoder", "unet"):
+        (weights,) = (tmp_path / "two" / "one_step" / part).glob("*.safetensors")
+        for name, value in load_file(weights).items():
+            assert torch.allclose(value, expected[f"{part}.{name}"], atol=2e-5), name
+    one, two = (json.loads((tmp_path / name / "equilibrium-one_step.json").read_text())["rounds"] for name in ("one", "two"))
+    assert [row["step"] for row in two] == [0, 2]
+    for a, b in zip(one, two, strict=True):
+        assert b["scores"] == pytest.approx(a["scores"], abs=1e-3)
+        assert b["proportions"] == pytest.approx(a["proportions"], abs=1e-3)
+    assert two[0]["proportions"] != two[1]["proportions"]
+    log = rows(tmp_path / "two")
+    assert [row["samples"] for row in log] == [row["samples"] for row in rows(tmp_path / "one")]
+
+
+def test_a_batch_that_processes_cannot_share_equally_is_refused():
+    assert replace(SHARED, micro_batch_size=None).micro_batches(2) == 2
+    assert SHARED.micro_batches(1) == SHARED.micro_batches(2) == 2
+    with pytest.raises(ValueError, match="'one_step': `batch_size` 4 in micro-batches of 2 cannot be shared out equally among 3 processes"):
+        SHARED.micro_batches(3)
 
 
 def test_pairs_are_validated_under_their_own_task_only(data, tmp_path):
@@ -328,9 +378,8 @@ def test_pairs_are_validated_under_their_own_task_only(data, tmp_path):
         Image.fromarray(picture).save(tmp_path / task / "HQ" / "a.png")
         Image.fromarray(picture - np.uint8(noise)).save(tmp_path / task / "LQ" / "a.png")
     modules, scheduler = build_modules("tiny", 3)
-    scores = validate(modules, ONE_STEP, scheduler, TrainingData(tmp_path).validation, size=16)
-    assert {task: before for task, (before, _) in scores.items()} == {
+    scores = validate(modules, ONE_STEP, scheduler, TrainingData(tmp_path).reference(ONE_STEP.tasks, 16))
+    assert {task: score.before[0] for task, score in scores.items()} == {
         "low_light": pytest.approx(20 * math.log10(255 / 60), abs=0.01),
         "Task1": pytest.approx(20 * math.log10(255 / 10), abs=0.01),
     }
-    assert set(validate(modules, AUTOENCODER, scheduler, TrainingData(tmp_path).validation, size=16)) == {"reconstruction"}

@@ -1,21 +1,25 @@
 from __future__ import annotations
 
+import copy
 import math
+import re
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import awaken
+from diffusers import DDIMScheduler
+from weights import awaken
 
-from foundir_hf.data.pairs import PairBatch, PairSource
+from foundir_hf.data.pairs import PairBatch, PairSource, reference_pairs
 from foundir_hf.data.photos import PhotoBank
 from foundir_hf.hub import load_pipeline
+from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline
 from foundir_hf.training.build import build_modules
 from foundir_hf.training.config import StageConfig
 from foundir_hf.training.export import save_pipeline
 from foundir_hf.training.loop import scale_latents
 from foundir_hf.training.objectives import FoundIRModules, restoration_loss, restore_in_one_step
-from foundir_hf.training.validation import validate
+from foundir_hf.training.validation import build_metrics, decibels_per_unit, validate
 
 STAGE = StageConfig("stage", "end_to_end", 10, {"vae.": 1.0}, tasks={"low_light": 1.0, "clean": 1.0})
 
@@ -112,6 +116,60 @@ def test_one_step_restoration_is_what_the_pipeline_does(pipeline):
     assert torch.allclose((ours[0] + 1) / 2, theirs.squeeze(0), atol=1e-4)
 
 
+def test_the_noise_offset_shifts_whole_channels_of_the_noise(monkeypatch):
+    modules, scheduler = build_modules("tiny")
+    noises = {}
+    for offset in (0.0, 0.02):
+        original = type(scheduler).add_noise
+
+        def add_noise(self, latents, noise, timesteps, offset=offset, original=original):
+            noises[offset] = noise
+            return original(self, latents, noise, timesteps)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(scheduler), "add_noise", add_noise)
+            modules(replace(STAGE, objective="diffusion", noise_offset=offset), make_batch(), scheduler, seeded())
+    shift = noises[0.02] - noises[0.0]
+    assert shift.std(dim=(2, 3)).max() < 1e-6  # the same all over a channel
+    assert shift.mean(dim=(2, 3)).std().item() == pytest.approx(0.02, rel=0.4)  # 32 draws
+
+
+@pytest.fixture
+def sdxl_modules(sdxl) -> FoundIRModules:
+    """SDXL in small, to train: it asks for text, and there is none."""
+    return FoundIRModules(*(copy.deepcopy(part) for part in (sdxl.vae, sdxl.lq_encoder, sdxl.unet))).train()
+
+
+@pytest.mark.parametrize("objective", ["diffusion", "end_to_end"])
+def test_sdxl_is_trained_without_captions(sdxl_modules, sdxl, objective):
+    told = []
+    sdxl_modules.unet.register_forward_pre_hook(lambda _, args, kwargs: told.append(kwargs["added_cond_kwargs"]), with_kwargs=True)
+    loss = sdxl_modules(replace(STAGE, objective=objective), make_batch(64), sdxl.scheduler, seeded())
+    loss.backward()
+    assert loss.isfinite()
+    (conditions,) = told
+    assert conditions["time_ids"].tolist() == [[64, 64, 0, 0, 64, 64]] * 2  # the size of the crop
+    assert not conditions["text_embeds"].any()
+    untouched = {n for n, p in sdxl_modules.unet.named_parameters() if p.grad is None or not p.grad.any()}
+    # Attention to tokens of zero gives zero, so of cross-attention only the last bias learns; nor does a key's bias matter anywhere.
+    blind = re.compile(r"transformer_blocks\.\d\.(norm2\.|attn2\..*weight$)|to_k\.bias$")
+    assert [name for name in untouched if not blind.search(name)] == []
+    assert all(p.grad.isfinite().all() for p in sdxl_modules.parameters() if p.grad is not None)
+
+
+def test_one_step_of_sdxl_without_captions_is_what_the_pipeline_does(sdxl, sdxl_modules):
+    # One step from the very last timestep to clean latents.
+    scheduler = DDIMScheduler.from_config(sdxl.scheduler.config, timestep_spacing="trailing", set_alpha_to_one=True)
+    pipe = FoundIRPipeline(**{**sdxl.components, "scheduler": scheduler})
+    pipe.set_progress_bar_config(disable=True)
+    lq = torch.rand(1, 3, 64, 96, generator=seeded(1)) * 2 - 1
+    batch = PairBatch(lq, lq, torch.zeros(1, 3, 64, 64), ["haze"])
+    with torch.no_grad():
+        ours = restore_in_one_step(sdxl_modules.eval(), batch, scheduler, seeded(), fidelity=0.5).clamp(-1, 1)
+    theirs = pipe((lq + 1) / 2, generator=seeded(), output_type="pt", fidelity=0.5).images
+    torch.testing.assert_close((ours + 1) / 2, theirs, atol=1e-4, rtol=0)
+
+
 def test_scaled_latents_have_unit_variance(bank):
     modules, _ = build_modules("tiny")
     source = PairSource(bank, {"clean": 1.0}, batch_size=4, crop_size=32, context_size=32)
@@ -131,17 +189,46 @@ def test_scaled_latents_have_unit_variance(bank):
 
 def test_validation_scores_every_task_and_a_fresh_model_gains_nothing(bank):
     modules, scheduler = build_modules("tiny")
-    scores = validate(modules, STAGE, scheduler, bank, size=32)
+    reference = reference_pairs(bank, STAGE.tasks, 10, 32)
+    scores = validate(modules, STAGE, scheduler, reference)
     assert set(scores) == {"low_light", "clean"}
-    assert all(after == pytest.approx(before, abs=0.01) for before, after in scores.values())
-    assert scores["clean"][0] > 45 > 25 > scores["low_light"][0]
-    assert validate(modules, STAGE, scheduler, bank, size=32) == scores
+    assert all(score.after == pytest.approx(score.before, abs=0.01) for score in scores.values())
+    assert all(score.values == score.after for score in scores.values())
+    assert min(scores["clean"].before) > 45 > 25 > max(scores["low_light"].before)
+    assert all(score.picture.shape == (3, 32, 96) for score in scores.values())
+    again = validate(modules, STAGE, scheduler, reference)
+    assert {task: score.row() for task, score in again.items()} == {task: score.row() for task, score in scores.items()}
     assert modules.training
-    (reconstruction,) = validate(modules, replace(STAGE, objective="autoencoder"), scheduler, bank, size=32)["reconstruction"]
-    assert 10 < reconstruction < 60
-    losses = validate(modules, replace(STAGE, objective="diffusion"), scheduler, bank, size=32)
-    assert all(len(loss) == 1 and loss[0] > 0 for loss in losses.values())
+    reconstructed = validate(modules, replace(STAGE, objective="autoencoder"), scheduler, reference)["clean"]
+    assert all(10 < value < 60 for value in reconstructed.after)
+    sampled = validate(modules, replace(STAGE, objective="diffusion"), scheduler, reference)
+    assert all(score.loss > 0 and all(0 < value < 60 for value in score.after) for score in sampled.values())
     assert all(parameter.grad is None for parameter in modules.parameters())
+
+
+def test_other_metrics_are_told_in_decibels_by_their_spread(bank):
+    modules, scheduler = build_modules("tiny")
+    names = {"low_light": "ssim"}
+    reference = reference_pairs(bank, STAGE.tasks, 10, 32)
+    scores = validate(modules, STAGE, scheduler, reference, build_metrics(names, torch.device("cpu")))
+    assert scores["clean"].values == scores["clean"].after
+    assert all(0 < value < 1 for value in scores["low_light"].values)
+    scales = decibels_per_unit(scores, names)
+    assert scales["clean"] == 1
+    spread = [abs(a - b) for a, b in (scores["low_light"].after, scores["low_light"].values)]
+    assert scales["low_light"] == pytest.approx(spread[0] / spread[1])
+    assert decibels_per_unit(scores, {"low_light": "lpips"})["low_light"] == pytest.approx(-spread[0] / spread[1])
+    with pytest.raises(ValueError, match="must not hold 'removed'"):
+        build_metrics({"low_light": "removed"}, torch.device("cpu"))
+    with pytest.raises(ValueError, match="`reference_size` is too small for the metric 'ms_ssim', got pairs of 32x32"):
+        validate(modules, STAGE, scheduler, reference, build_metrics({"clean": "ms_ssim"}, torch.device("cpu")))
+
+
+def test_reference_pairs_are_the_same_for_a_task_whatever_the_others_and_none_is_taken_twice(bank):
+    alone, among = reference_pairs(bank, ["haze"], 10, 32), reference_pairs(bank, ["clean", "haze"], 10, 32)
+    assert torch.equal(alone["haze"].lq, among["haze"].lq)
+    assert len(alone["haze"].hq) == 2  # as many as there are photographs
+    assert len(reference_pairs(bank, ["haze"], 1, 32)["haze"].hq) == 1
 
 
 def test_an_exported_pipeline_holds_the_weights_rounded_to_half_precision(tmp_path):

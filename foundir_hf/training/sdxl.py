@@ -1,0 +1,64 @@
+"""The paper's start: components that compute what plain SDXL does until they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, SchedulerMixin, UNet2DConditionModel
+
+from ..models.autoencoder_foundir import FoundIRAutoencoderKL
+from ..models.lq_encoder_foundir import FoundIRLQEncoder
+from ..models.unet_foundir import FoundIRUNet2DConditionModel
+from .objectives import FoundIRModules
+
+
+def is_sdxl(index: Mapping[str, Any]) -> bool:
+    """Whether a `model_index.json` is one of diffusers' SDXL pipelines."""
+    return str(index.get("_class_name")).startswith("StableDiffusionXL")
+
+
+def modules_from_sdxl(checkpoint: str, seed: int = 0, **unet_config) -> tuple[FoundIRModules, SchedulerMixin]:
+    """FoundIR's components with the weights of a plain SDXL, in single precision, and its noise schedule.
+
+    The UNet predicts what SDXL's does, the autoencoder decodes at fidelity 0 what SDXL's does, the LQ encoder is that autoencoder's encoder
+    (PAPERS: section 1A); stem, experts and skips are fresh. Only these weights are fetched: no text encoder, no other format.
+
+    Args:
+        checkpoint: Folder or Hub repository in diffusers' layout, with safetensors; the fp16 variant serves where there is no other.
+        seed: Of what is fresh.
+        unet_config: Our own entries of [`FoundIRUNet2DConditionModel`]'s configuration, `moe_routing="hard"` for one.
+    """
+    torch.manual_seed(seed)
+    plain_vae = _load(AutoencoderKL, checkpoint, "vae")
+    vae, lq_encoder = FoundIRAutoencoderKL.from_vae(plain_vae), FoundIRLQEncoder.from_vae(plain_vae)
+    plain_unet = _load(UNet2DConditionModel, checkpoint, "unet")
+    for name in ("in_channels", "out_channels"):
+        if plain_unet.config[name] != vae.config.latent_channels:
+            raise ValueError(
+                f"`checkpoint` {checkpoint!r} must be a text-to-image model: its UNet has `{name}` {plain_unet.config[name]}, its"
+                f" autoencoder {vae.config.latent_channels} latent channels."
+            )
+    lq_channels = lq_encoder.config.block_out_channels[-1]
+    unet = FoundIRUNet2DConditionModel.from_unet(plain_unet, lq_channels=lq_channels, **unet_config)
+    # Latents are never clipped; DDIM would, by default, where another scheduler's configuration says nothing of it.
+    noise_scheduler: Any = DDIMScheduler.from_pretrained(checkpoint, subfolder="scheduler", clip_sample=False)
+    return FoundIRModules(vae, lq_encoder, unet), noise_scheduler
+
+
+def _load(model_class: Any, checkpoint: str, name: str) -> Any:
+    """One component from safetensors, whole or not at all."""
+    for variant in (None, "fp16"):
+        try:
+            model, report = model_class.from_pretrained(
+                checkpoint, subfolder=name, variant=variant, torch_dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            )
+        except OSError as error:
+            reason = error
+            continue
+        astray = {problem: keys for problem, keys in report.items() if keys}
+        if astray:
+            raise ValueError(f"`checkpoint` {checkpoint!r}: {name} is no {model_class.__name__} of SDXL: {astray}.")
+        return model
+    raise ValueError(f"`checkpoint` {checkpoint!r} has no safetensors of {name}, plain or fp16: {reason}")
