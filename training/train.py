@@ -11,6 +11,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+from foundir_hf.cli import quiet_libraries
 from foundir_hf.training.build import prepare_modules
 from foundir_hf.training.config import StageConfig, TrainConfig
 from foundir_hf.training.loop import train
@@ -41,6 +42,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("accelerate").setLevel(logging.WARNING)  # it tells of every file of every checkpoint
+    quiet_libraries()
     try:
         config = TrainConfig.from_yaml(arguments.recipe)
         if arguments.seed is not None:

@@ -290,7 +290,7 @@ def test_the_checkpoint_says_where_the_data_stand_skipped_files_included(streame
 
 def _join(number: int, port: int) -> None:
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "1"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}  # accelerate chooses threads where none are
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}  # else accelerate chooses
     torch.set_num_threads(1)
 
 
