@@ -20,16 +20,17 @@ from dataclasses import replace
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 CELLS = ("mixing", "sequential", "incremental", "des")
 STUDENT_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}  # two-sided, by the number of seeds
 
 
-def parse_cell(text: str) -> tuple[str, dict[str, float]]:
+def parse_cell(text: str) -> tuple[str, dict[str, Any]]:
     """`des:interval=100` -> the strategy and its settings."""
     strategy, _, settings = text.partition(":")
     pairs = [setting.partition("=") for setting in settings.split(",") if setting]
-    return strategy, {name: float(value) if "." in value else int(value) for name, _, value in pairs}
+    return strategy, {name: value if value.isalpha() else float(value) if "." in value else int(value) for name, _, value in pairs}
 
 
 def train_cell(cell: str, seed: int, arguments: argparse.Namespace) -> Path:
@@ -56,15 +57,16 @@ def train_cell(cell: str, seed: int, arguments: argparse.Namespace) -> Path:
     config = replace(config, reference_samples=reference, stages=(replace(stage, equilibrium=equilibrium),))
     modules, noise_scheduler = prepare_modules(config)
     train(config, modules, noise_scheduler, arguments.data, folder, manifest=arguments.manifest)
-    scores = score(folder / stage.name, stage.tasks, arguments.test, arguments.photographs)
+    fidelity = 0.0 if stage.plain_share == 1 else 1.0  # as it was trained
+    scores = score(folder / stage.name, stage.tasks, arguments.test, arguments.photographs, fidelity)
     history = json.loads((folder / f"equilibrium-{stage.name}.json").read_text())
     content = {"cell": name, "seed": seed, "scores": scores, "history": history}
     result.write_text(json.dumps(content), encoding="utf-8")
     return result
 
 
-def score(pipeline_folder: Path, tasks: Iterable[str], test: Path, photographs: int) -> dict[str, dict[str, list[float]]]:
-    """PSNR and SSIM of every test photograph under every task, seeded damage, one step, without the decoder's skips."""
+def score(pipeline_folder: Path, tasks: Iterable[str], test: Path, photographs: int, fidelity: float) -> dict[str, dict[str, list[float]]]:
+    """PSNR and SSIM of every test photograph under every task, seeded damage, one step."""
     import numpy as np
     from PIL import Image
 
@@ -84,7 +86,7 @@ def score(pipeline_folder: Path, tasks: Iterable[str], test: Path, photographs: 
         for path in paths:
             truth = np.asarray(Image.open(path).convert("RGB"))
             damaged = degrade_image(truth, get_task(task), path.name, 1)
-            restored = np.asarray(pipeline(Image.fromarray(damaged), fidelity=0.0).images[0])
+            restored = np.asarray(pipeline(Image.fromarray(damaged), fidelity=fidelity).images[0])
             rows.append((psnr(damaged, truth), psnr(restored, truth), ssim(restored, truth) or math.nan))
         scores[task] = {name: [row[i] for row in rows] for i, name in enumerate(("input", "psnr", "ssim"))}
     return scores

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from ..data.mixture import normalised
 
 Strategy = Literal["mixing", "sequential", "incremental", "des", "marginal", "replay"]
+Limit = Literal["points", "relative"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class EquilibriumConfig:
             the shares of another run, stretched or shrunk to this stage's steps: the paper records them on a small model for a large one.
         interval: T of Eq. 3, in updates; the paper has 30,000 of 150,000.
         alpha: Of Eq. 3, for scores in decibels.
-        min_change, max_change: The largest relative change of a share in one round; the paper keeps it between 5 % and 10 %. 0.1 allows a
-            share of 25 % to become 27.5 % at most.
+        min_change, max_change: The largest change of a share in one round; the paper keeps it between 5 % and 10 %.
+        limit: What these are of: `"points"`, 0.1 lets a share of 25 % become 35 %; `"relative"`, 27.5 %. The paper does not say, but its
+            Table 2 has a share go from 25 % to 45 % in four rounds, which takes points: four times 10 % of itself makes 37 %.
         floor: No share falls below.
         metrics: Of tasks that are not to be judged by PSNR, the metric; the paper takes MUSIQ for super-resolution. See
             [`~foundir_hf.training.validation.decibels_per_unit`] for how they are compared.
@@ -42,6 +44,7 @@ class EquilibriumConfig:
     alpha: float = 1.0
     min_change: float = 0.0
     max_change: float = 0.1
+    limit: Limit = "points"
     floor: float = 0.01
     metrics: Mapping[str, str] = field(default_factory=dict)
     history: str | None = None
@@ -51,7 +54,7 @@ class EquilibriumConfig:
             raise ValueError(f"`strategy` must be one of {', '.join(get_args(Strategy))}; got {self.strategy!r}.")
         if (self.strategy == "replay") != (self.history is not None):
             raise ValueError(f"`history` is what `replay` repeats and no other strategy takes; got {self.history!r} for {self.strategy!r}.")
-        _check(self.interval, self.alpha, self.min_change, self.max_change, self.floor)
+        _check(self.interval, self.alpha, self.min_change, self.max_change, self.limit, self.floor)
 
 
 def rebalance(
@@ -61,18 +64,20 @@ def rebalance(
     alpha: float = 1.0,
     min_change: float = 0.0,
     max_change: float = 0.1,
+    limit: Limit = "points",
     floor: float = 0.0,
 ) -> list[float]:
     """One round of Eq. 3: shares move towards `lambda_j exp(-alpha ds_j)`, normalised; what has improved least grows most.
 
-    The step is shortened by one factor for all tasks, so that the largest relative change of a share is `max_change` and the sum stays one:
-    clipping every share and normalising afterwards would break the limit. `min_change` lengthens it in the same way.
+    The step is shortened by one factor for all tasks, so that the largest change of a share is `max_change` and the sum stays one: clipping
+    every share and normalising afterwards would break the limit. `min_change` lengthens it in the same way.
 
     Args:
         proportions: lambda, the shares; positive, summing to one.
         changes: ds, the change of each task's score since the last round; higher scores are better.
         alpha: How strongly a change of one counts.
-        min_change, max_change: Limits of the largest relative change. Where no score moved differently from the others, nothing changes.
+        min_change, max_change: Limits of the largest change. Where no score moved differently from the others, nothing changes.
+        limit: Whether these are differences of shares (`"points"`) or parts of each share (`"relative"`).
         floor: Shares are not led below; must not be above any of `proportions`.
 
     Returns:
@@ -85,7 +90,7 @@ def rebalance(
     least = min(alpha * change for change in changes)  # the exponential of a difference cannot overflow
     weights = [share * math.exp(least - alpha * change) for share, change in zip(proportions, changes, strict=True)]
     target = _raised_to([weight / sum(weights) for weight in weights], floor)
-    largest = max(abs(aim / share - 1) for aim, share in zip(target, proportions, strict=True))
+    largest = max(abs(aim - share) / (share if limit == "relative" else 1) for aim, share in zip(target, proportions, strict=True))
     if largest < 1e-12:
         return list(proportions)
     factor = min(max_change, max(min_change, largest)) / largest
@@ -108,7 +113,7 @@ def _raised_to(shares: Sequence[float], floor: float) -> list[float]:
         low |= below
 
 
-def _check(interval: int, alpha: float, min_change: float, max_change: float, floor: float) -> None:
+def _check(interval: int, alpha: float, min_change: float, max_change: float, limit: str, floor: float) -> None:
     if interval < 1:
         raise ValueError(f"`interval` must be at least 1 update, got {interval}.")
     if not (alpha > 0 and math.isfinite(alpha)):
@@ -118,6 +123,8 @@ def _check(interval: int, alpha: float, min_change: float, max_change: float, fl
             "`min_change` and `max_change` must satisfy 0 <= min_change <= max_change < 1 and max_change > 0, "
             f"got {min_change} and {max_change}."
         )
+    if limit not in get_args(Limit):
+        raise ValueError(f"`limit` must be one of {', '.join(get_args(Limit))}; got {limit!r}.")
     if not 0 <= floor < 1:
         raise ValueError(f"`floor` must be in [0, 1), got {floor}.")
 
@@ -196,7 +203,7 @@ class DataEquilibriumScheduler(TaskScheduler):
     Args:
         proportions: At the beginning, by task; normalised here. The paper begins with equal ones.
         steps: Updates of the stage.
-        interval, alpha, min_change, max_change, floor: See [`EquilibriumConfig`].
+        interval, alpha, min_change, max_change, limit, floor: See [`EquilibriumConfig`].
     """
 
     needs_scores = True
@@ -210,11 +217,13 @@ class DataEquilibriumScheduler(TaskScheduler):
         alpha: float = 1.0,
         min_change: float = 0.0,
         max_change: float = 0.1,
+        limit: Limit = "points",
         floor: float = 0.01,
     ):
         super().__init__(proportions, steps)
-        _check(interval, alpha, min_change, max_change, floor)
-        self.interval, self.alpha, self.limits, self.floor = interval, alpha, (min_change, max_change), floor
+        _check(interval, alpha, min_change, max_change, limit, floor)
+        self.interval, self.alpha, self.floor = interval, alpha, floor
+        self.min_change, self.max_change, self.limit = min_change, max_change, limit
         if min(self.proportions.values()) < max(floor, 1e-9):
             raise ValueError(f"`proportions` must all be positive and at least `floor` {floor}, got {self.proportions}.")
 
@@ -226,13 +235,13 @@ class DataEquilibriumScheduler(TaskScheduler):
             raise ValueError(f"`scores` must be a number for each task, got none for {', '.join(missing if scores else self.proportions)}.")
         if self.rounds:
             before = self.rounds[-1]["scores"]
-            low, high = self.limits
             shares = rebalance(
                 list(self.proportions.values()),
                 [self._signal(scores[name] - before[name], share) for name, share in self.proportions.items()],
                 alpha=self.alpha,
-                min_change=low,
-                max_change=high,
+                min_change=self.min_change,
+                max_change=self.max_change,
+                limit=self.limit,
                 floor=self.floor,
             )
             self.proportions = dict(zip(self.proportions, shares, strict=True))
@@ -261,8 +270,8 @@ def build_task_scheduler(config: EquilibriumConfig, proportions: Mapping[str, fl
         ValueError: For a history that cannot be read or is of other tasks.
     """
     if (measured := {"des": DataEquilibriumScheduler, "marginal": MarginalGainScheduler}.get(config.strategy)) is not None:
-        limits = {"alpha": config.alpha, "min_change": config.min_change, "max_change": config.max_change, "floor": config.floor}
-        return measured(proportions, steps, config.interval, **limits)
+        limits = {"min_change": config.min_change, "max_change": config.max_change, "limit": config.limit, "floor": config.floor}
+        return measured(proportions, steps, config.interval, alpha=config.alpha, **limits)
     plans = {"mixing": _mixing, "sequential": _sequential, "incremental": _incremental}
     plan = _replay(config.history or "", proportions, steps) if config.strategy == "replay" else plans[config.strategy](proportions, steps)
     return PlannedScheduler(plan, steps)

@@ -25,17 +25,18 @@ def test_within_the_limit_a_round_is_exactly_equation_3():
     assert rebalance(shares, changes, alpha=alpha) == pytest.approx([weight / sum(weights) for weight in weights], abs=1e-12)
 
 
+@pytest.mark.parametrize("limit", ["points", "relative"])
 @pytest.mark.parametrize("seed", range(20))
-def test_every_round_stays_on_the_simplex_within_its_limits_and_above_the_floor(seed):
+def test_every_round_stays_on_the_simplex_within_its_limits_and_above_the_floor(seed, limit):
     draws = random.Random(seed)
     shares = [draws.uniform(0.05, 1) for _ in range(7)]
     shares = [share / sum(shares) for share in shares]
     floor = min(shares) * draws.uniform(0, 1)
     for _ in range(30):
         changes = [draws.gauss(0, 10 ** draws.uniform(-3, 3)) for _ in shares]
-        moved = rebalance(shares, changes, alpha=draws.uniform(0.1, 5), min_change=0.05, max_change=0.1, floor=floor)
+        moved = rebalance(shares, changes, alpha=draws.uniform(0.1, 5), min_change=0.05, max_change=0.1, limit=limit, floor=floor)
         assert sum(moved) == pytest.approx(1, abs=1e-12)
-        assert max(abs(new / old - 1) for new, old in zip(moved, shares, strict=True)) <= 0.1 + 1e-9
+        assert max(abs(new - old) / (old if limit == "relative" else 1) for new, old in zip(moved, shares, strict=True)) <= 0.1 + 1e-9
         assert min(moved) >= floor - 1e-12
         shares = moved
 
@@ -46,9 +47,10 @@ def test_a_score_that_fell_raises_the_share_and_the_same_change_for_all_moves_no
     assert rebalance([0.2, 0.8], [2.0, 2.0]) == pytest.approx([0.2, 0.8])
 
 
-def test_a_small_difference_is_raised_to_the_least_change():
-    moved = rebalance([0.25] * 4, [0.001, 0, 0, 0], min_change=0.05)
-    assert max(abs(share / 0.25 - 1) for share in moved) == pytest.approx(0.05)
+@pytest.mark.parametrize(("limit", "least"), [("points", 0.05), ("relative", 0.0125)])
+def test_a_small_difference_is_raised_to_the_least_change(limit, least):
+    moved = rebalance([0.25] * 4, [0.001, 0, 0, 0], min_change=0.05, limit=limit)
+    assert max(abs(share - 0.25) for share in moved) == pytest.approx(least)
     assert moved[1] == moved[2] == moved[3] > 0.25 > moved[0]
 
 
@@ -86,6 +88,14 @@ def test_marginal_gains_move_shares_the_other_way_and_count_what_a_share_was_wor
     assert shares["b"] > 0.25
     assert shares["a"] / 0.5 == pytest.approx(shares["c"] / 0.25)
     assert shares["a"] < 0.5
+
+
+def test_four_rounds_can_do_what_the_papers_table_2_shows():
+    shares = [0.25] * 4
+    for _ in range(4):
+        shares = rebalance(shares, [0.0, 0.0, 3.0, -3.0], min_change=0.05, max_change=0.1, floor=0.05)
+    assert shares[3] > 0.45
+    assert shares[2] < 0.125
 
 
 def test_a_scheduler_goes_on_from_its_state_exactly():
