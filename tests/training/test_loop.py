@@ -235,17 +235,6 @@ def test_compiling_on_a_cpu_is_refused(data, tmp_path):
         run(replace(CONFIG, compile=True), data, tmp_path)
 
 
-def test_gradients_are_really_clipped(data, tmp_path):
-    """AdamW's moments tell the gradients' size: with a tiny limit they stay below it."""
-    for limit, name in ((1e-4, "clipped"), (1e4, "free")):
-        run(replace(CONFIG, stages=(AUTOENCODER,), max_grad_norm=limit), data, tmp_path / name)
-    sizes = {}
-    for name in ("clipped", "free"):
-        state = torch.load(find_checkpoint(tmp_path / name) / "optimizer.bin", weights_only=True)["state"]
-        sizes[name] = math.sqrt(sum(float(moments["exp_avg"].square().sum()) for moments in state.values()))
-    assert sizes["clipped"] <= 1e-4 < sizes["free"]
-
-
 # --- Data that are not in memory ---
 
 
@@ -361,6 +350,25 @@ def test_two_processes_learn_what_one_process_learns_from_the_same_recipe(data, 
     assert two[0]["proportions"] != two[1]["proportions"]
     log = rows(tmp_path / "two")
     assert [row["samples"] for row in log] == [row["samples"] for row in rows(tmp_path / "one")]
+
+
+def _train_limited(number: int, port: int, data: Path, output: Path, limit: float) -> None:
+    _join(number, port)
+    run(replace(CONFIG, stages=(AUTOENCODER,), max_grad_norm=limit), data, output)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_gradients_are_really_clipped(data, tmp_path, processes):
+    """AdamW's moments tell the gradients' size: with a tiny limit they stay below it."""
+    sizes = {}
+    for limit, name in ((1e-4, "clipped"), (1e4, "free")):
+        if processes == 1:
+            run(replace(CONFIG, stages=(AUTOENCODER,), max_grad_norm=limit), data, tmp_path / name)
+        else:
+            in_two_processes(_train_limited, data, tmp_path / name, limit)
+        state = torch.load(find_checkpoint(tmp_path / name) / "optimizer.bin", weights_only=True)["state"]
+        sizes[name] = math.sqrt(sum(float(moments["exp_avg"].square().sum()) for moments in state.values()))
+    assert sizes["clipped"] <= 1e-4 < sizes["free"]
 
 
 def test_a_batch_that_processes_cannot_share_equally_is_refused():
