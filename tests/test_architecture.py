@@ -23,6 +23,7 @@ LAYERS = {
     "pipelines": 0,
     "data.degradations": 0,
     "configurations": 0,
+    "adapters": 2,
     "diagnosis": 2,
     "pipelines.pipeline_foundir": 1,
     "data": 1,
