@@ -290,7 +290,8 @@ def test_the_checkpoint_says_where_the_data_stand_skipped_files_included(streame
 
 def _join(number: int, port: int) -> None:
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "1"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}  # accelerate chooses threads where none are
+    # accelerate chooses threads where none are.
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
 
 
@@ -335,15 +336,6 @@ SHARED = replace(ONE_STEP, steps=4, batch_size=4, micro_batch_size=2, equilibriu
 def _train(number: int, port: int, data: Path, output: Path) -> None:
     _join(number, port)
     run(replace(CONFIG, stages=(CODEC_IN_PARTS, SHARED)), data, output)
-
-
-@pytest.fixture
-def one_thread():
-    """How many threads share a sum decides its last bits, and Adam makes much of them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_two_processes_learn_what_one_process_learns_from_the_same_recipe(data, tmp_path, one_thread):
