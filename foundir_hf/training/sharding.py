@@ -61,8 +61,8 @@ def to_train(accelerator: Accelerator, modules: FoundIRModules) -> FoundIRModule
     plugin.auto_wrap_policy = transformer_auto_wrap_policy
     plugin.transformer_cls_names_to_wrap = [BasicTransformerBlock.__name__] if blocks else []
     plugin.cpu_ram_efficient_loading = False  # all processes have the weights
-    half = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
-    plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=half and torch.float32, cast_forward_inputs=False)
+    # Gathered in single precision; autocast halves what it halves without shards, and norms keep their parameters.
+    plugin.mixed_precision_policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     return copy.deepcopy(modules.to("cpu")).to(memory_format=torch.contiguous_format)  # FSDP takes no other
 
 
