@@ -6,15 +6,14 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import DistributedType, gather_object, reduce, set_seed
+from accelerate.utils import gather_object, reduce, set_seed
 from diffusers import SchedulerMixin
 from diffusers.training_utils import EMAModel
 from tqdm.auto import tqdm
@@ -31,6 +30,7 @@ from .export import save_pipeline
 from .objectives import OBJECTIVES, FoundIRModules
 from .performance import configure
 from .preemption import PreemptedError, Preemption
+from .sharding import after_prepare, averaged, check_sharding, hand_on, is_sharded, leave_out_unneeded, register_averages, to_train
 from .telemetry import Telemetry, Throughput, count_flops, measure_peak
 from .validation import Metric, TaskScore, build_metrics, decibels_per_unit, validate
 
@@ -85,6 +85,7 @@ def train(
     )
     telemetry = Telemetry(run, output, {"configuration": config.configuration, "seed": config.seed, "processes": run.num_processes})
     resumed = find_checkpoint(output, resume)
+    check_sharding(run, config, resumed)
     progress = Progress() if resumed is None else read_progress(resumed)
     if resumed is not None:
         logger.info("Going on from %s: %s", resumed, progress)
@@ -109,16 +110,17 @@ def train(
             gradient_accumulation_steps=micro_batches // run.num_processes,
             kwargs_handlers=[ddp],
         )
-        groups = parameter_groups(modules, stage)
-        trainable = [parameter for group in groups for parameter in group["params"]]
-        optimizer = torch.optim.AdamW(groups, betas=config.betas, weight_decay=config.weight_decay)
+        model = to_train(accelerator, modules)  # `modules`, or a copy whose weights are sharded
+        optimizer = torch.optim.AdamW(parameter_groups(model, stage), betas=config.betas, weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, partial(learning_rate_factor, steps=stage.steps, warmup_steps=stage.warmup_steps)
         )
+        wrapped, optimizer = accelerator.prepare(model, optimizer)
+        trainable = after_prepare(accelerator, wrapped, optimizer)
         ema = EMAModel(trainable, decay=config.ema_decay, use_ema_warmup=True, inv_gamma=10.0, power=0.75)
-        ema.to(accelerator.device)
-        wrapped, optimizer = accelerator.prepare(modules, optimizer)
-        accelerator.register_for_checkpointing(schedule, ema)
+        accelerator.register_for_checkpointing(schedule)
+        register_averages(accelerator, ema)
+        averages = partial(averaged, accelerator, modules, model, ema, trainable)
         # Every stage draws its own stream.
         seed = config.seed + 1000 * stage_index
         size = stage.batch_size // micro_batches
@@ -133,10 +135,11 @@ def train(
             check_reference(stage, training_data, reference, tasks.proportions)
             metrics = build_metrics(stage.equilibrium.metrics, accelerator.device)
         if resumed is not None:
-            load_checkpoint(accelerator, modules, resumed, source, tasks)
+            load_checkpoint(accelerator, model, resumed, source, tasks)
+            ema.to(accelerator.device)  # accelerate loads it on the CPU
             resumed = None
         else:
-            save_checkpoint(accelerator, modules, output, progress, source, tasks, config.keep_checkpoints)
+            save_checkpoint(accelerator, model, output, progress, source, tasks, config.keep_checkpoints)
         speed = measured_throughput(accelerator, modules, stage, size, noise_scheduler)
 
         last_checkpoint = last_validation = time.monotonic()
@@ -147,7 +150,7 @@ def train(
                 if tasks.due(step):
                     scores = None
                     if tasks.needs_scores:
-                        with averaged(ema, trainable):
+                        with averages():
                             measured = validate_together(accelerator, modules, stage, noise_scheduler, reference, metrics)
                         tasks.scales = tasks.scales or decibels_per_unit(measured, stage.equilibrium.metrics)
                         scores = {task: round(fmean(score.values) * tasks.scales[task], 6) for task, score in measured.items()}
@@ -167,7 +170,8 @@ def train(
                             loss = wrapped(stage, batch, noise_scheduler, generator)
                         accelerator.backward(loss)
                     losses.append(loss.detach())
-                norm = accelerator.clip_grad_norm_(trainable, config.max_grad_norm)
+                leave_out_unneeded(accelerator, model)
+                norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
                 loss = torch.stack(losses).mean()
                 # Both: the gradient of an L1 loss is 0 where the loss is not a number.
                 # Under fp16 the gradient may overflow: the scaler then skips the step and lowers its scale.
@@ -209,7 +213,7 @@ def train(
                     values = {"loss": progress.loss and round(progress.loss, 5), "learning_rate": schedule.get_last_lr()[0]}
                     telemetry.log(stage.name, progress.step, progress.samples, {**values, "skipped": progress.skipped, **speed.report()})
                 if last or look:
-                    with averaged(ema, trainable):
+                    with averages():
                         measured = validate_together(accelerator, modules, stage, noise_scheduler, reference)
                         if stage.objective == "end_to_end" and main:
                             save_pipeline(modules, noise_scheduler, output / "pipeline")
@@ -221,7 +225,7 @@ def train(
 
                 # Save.
                 if not last and (save or stop):
-                    save_checkpoint(accelerator, modules, output, progress, source, tasks, config.keep_checkpoints)
+                    save_checkpoint(accelerator, model, output, progress, source, tasks, config.keep_checkpoints)
                     last_checkpoint = time.monotonic()
                 if not last and stop:
                     source.close()
@@ -229,7 +233,7 @@ def train(
                     raise PreemptedError(f"Told to end after step {progress.step} of stage {stage.name!r}; the checkpoint is written.")
 
         # Hand on the averaged weights, and the latents' scale once there is an autoencoder.
-        ema.copy_to(trainable)
+        hand_on(accelerator, modules, model, ema, trainable)
         accelerator.free_memory()
         if stage.objective == "autoencoder":
             scale_latents(modules, source)
@@ -280,7 +284,7 @@ def measured_throughput(
     accelerator: Accelerator, modules: FoundIRModules, stage: StageConfig, size: int, noise_scheduler: SchedulerMixin
 ) -> Throughput:
     """A [`Throughput`] that knows what a sample of this stage costs; where weights are sharded it does not, and tells no utilisation."""
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+    if is_sharded(accelerator):
         return Throughput()
     device = accelerator.device
     image = torch.zeros(size, 3, stage.crop_size, stage.crop_size, device=device)
@@ -288,17 +292,6 @@ def measured_throughput(
     flops = count_flops(lambda: OBJECTIVES[stage.objective](modules, stage, batch, noise_scheduler, torch.Generator(device).manual_seed(0)))
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(accelerator.mixed_precision, torch.float32)
     return Throughput(flops / size, measure_peak(device, dtype) * accelerator.num_processes)
-
-
-@contextmanager
-def averaged(ema: EMAModel, parameters: list[torch.nn.Parameter]) -> Iterator[None]:
-    """A context in which `parameters` are the averaged ones."""
-    ema.store(parameters)
-    ema.copy_to(parameters)
-    try:
-        yield
-    finally:
-        ema.restore(parameters)
 
 
 def validate_together(
@@ -310,7 +303,7 @@ def validate_together(
     metrics: Mapping[str, Metric] | None = None,
 ) -> dict[str, TaskScore]:
     """[`validate`], the tasks shared out among the processes; all of them get all scores, the same as one process gets alone."""
-    if accelerator.num_processes == 1 or accelerator.distributed_type == DistributedType.FSDP:  # sharded weights meet in every forward pass
+    if accelerator.num_processes == 1:
         return validate(modules, stage, noise_scheduler, reference, metrics)
     mine = dict(list(reference.items())[accelerator.process_index :: accelerator.num_processes])
     parts = gather_object([validate(modules, stage, noise_scheduler, mine, metrics)])

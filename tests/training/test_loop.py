@@ -326,15 +326,6 @@ def _train(number: int, port: int, data: Path, output: Path) -> None:
     run(replace(CONFIG, stages=(CODEC_IN_PARTS, SHARED)), data, output)
 
 
-@pytest.fixture
-def one_thread():
-    """How many threads share a sum decides its last bits, and Adam makes much of them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_two_processes_learn_what_one_process_learns_from_the_same_recipe(data, tmp_path, one_thread):
     expected = run(replace(CONFIG, stages=(CODEC_IN_PARTS, SHARED)), data, tmp_path / "one").state_dict()
     in_two_processes(_train, data, tmp_path / "two")
