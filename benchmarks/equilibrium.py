@@ -5,8 +5,9 @@
         --recipe training/configs/ablation/four_tasks.yaml --start runs/start/copy --seeds 0 1 2
 
 trains every cell (a strategy with its settings) for every seed, scores it, and writes `report.md`, `shares.png` and `results.json` into the
-folder. Cells that are there are not trained again, so an interrupted benchmark goes on, and `--cells` adds to it. A cell is a strategy,
-with settings of `EquilibriumConfig` (or `reference_samples`) after a colon: `des:interval=100,alpha=4`.
+folder. Cells that are there are not trained again, so an interrupted benchmark goes on, and `--cells` adds to it. A cell is a strategy, with
+settings after a colon: of `EquilibriumConfig`, `reference_samples`, or of the denoiser, which is then a fresh one: `des:interval=100,alpha=4`,
+`mixing:moe_routing=none`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def train_cell(cell: str, seed: int, arguments: argparse.Namespace) -> Path:
     import torch
 
     from foundir_hf.cli import quiet_libraries
-    from foundir_hf.training.build import prepare_modules
+    from foundir_hf.training.build import build_modules, prepare_modules
     from foundir_hf.training.config import TrainConfig
     from foundir_hf.training.loop import train
 
@@ -50,12 +51,15 @@ def train_cell(cell: str, seed: int, arguments: argparse.Namespace) -> Path:
     torch.set_num_threads(1)
     quiet_libraries()
     strategy, settings = parse_cell(cell)
+    unet = {name: settings.pop(name) for name in list(settings) if name.startswith(("moe_", "spatial_"))}
     config = replace(TrainConfig.from_yaml(arguments.recipe), seed=seed, initial_checkpoint=str(arguments.start))
     reference = int(settings.pop("reference_samples", config.reference_samples))
     (stage,) = config.stages
     equilibrium = replace(stage.equilibrium, strategy=strategy, **settings)
     config = replace(config, reference_samples=reference, stages=(replace(stage, equilibrium=equilibrium),))
     modules, noise_scheduler = prepare_modules(config)
+    if unet:
+        modules.unet = build_modules(config.configuration, seed, **unet)[0].unet
     train(config, modules, noise_scheduler, arguments.data, folder, manifest=arguments.manifest)
     fidelity = 0.0 if stage.plain_share == 1 else 1.0  # as it was trained
     scores = score(folder / stage.name, stage.tasks, arguments.test, arguments.photographs, fidelity)
