@@ -5,9 +5,9 @@
         --recipe training/configs/ablation/four_tasks.yaml --start runs/start/copy --seeds 0 1 2
 
 trains every cell (a strategy with its settings) for every seed, scores it, and writes `report.md`, `shares.png` and `results.json` into the
-folder. Cells that are there are not trained again, so an interrupted benchmark goes on, and `--cells` adds to it. A cell is a strategy, with
-settings after a colon: of `EquilibriumConfig`, `reference_samples`, or of the denoiser, which is then a fresh one: `des:interval=100,alpha=4`,
-`mixing:moe_routing=none`.
+folder. Cells that are there are not trained again, so an interrupted benchmark goes on, and `--cells` adds to it. A cell is a strategy,
+with settings after a colon: of `EquilibriumConfig`, `reference_samples`, or of the denoiser, which is then a fresh one:
+`des:interval=100,alpha=4`, `mixing:moe_routing=none`.
 """
 
 from __future__ import annotations

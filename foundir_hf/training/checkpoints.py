@@ -6,12 +6,14 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from ..data.pairs import PairSource
 from ..data.stream import PairStream
+from .config import StageConfig
 from .equilibrium import TaskScheduler
 from .objectives import FoundIRModules
 
@@ -43,12 +45,13 @@ def save_checkpoint(
     progress: Progress,
     source: PairSource | PairStream,
     tasks: TaskScheduler,
+    stage: StageConfig,
     keep: int = 2,
 ) -> None:
     """Writes `checkpoint-STAGE-STEP`; it gets that name when it is whole. Older ones than the last `keep` are removed.
 
     It holds the weights, the optimizer, its schedule, the averaged weights and the random numbers (accelerate's `save_state`), the place in
-    the data, the tasks' shares and scores, and the progress.
+    the data, the tasks' shares and scores, the progress, and the stage's settings.
     """
     final = output / f"checkpoint-{progress.stage:02d}-{progress.step:08d}"
     unfinished = output / "checkpoint.unfinished"
@@ -64,6 +67,7 @@ def save_checkpoint(
             "data.json": positions,
             "equilibrium.json": tasks.state_dict(),
             "progress.json": asdict(progress),
+            "stage.json": _plain(stage),
         }
         for name, content in state.items():
             (unfinished / name).write_text(json.dumps(content), encoding="utf-8")
@@ -75,9 +79,24 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    accelerator: Accelerator, modules: FoundIRModules, checkpoint: Path, source: PairSource | PairStream, tasks: TaskScheduler
+    accelerator: Accelerator,
+    modules: FoundIRModules,
+    checkpoint: Path,
+    source: PairSource | PairStream,
+    tasks: TaskScheduler,
+    stage: StageConfig,
 ) -> None:
-    """Brings everything that `accelerator` prepared, and the arguments, to where they were. The progress is read by [`read_progress`]."""
+    """Brings everything that `accelerator` prepared, and the arguments, to where they were. The progress is read by [`read_progress`].
+
+    Raises:
+        ValueError: If the stage was begun with other settings: the run would be neither the one recipe nor the other.
+    """
+    begun, now = _read(checkpoint, "stage.json"), _plain(stage)
+    if changed := [f"{name} {begun.get(name)!r} -> {now[name]!r}" for name in now if begun.get(name) != now[name]]:
+        raise ValueError(
+            f"Stage {stage.name!r} of {str(checkpoint)!r} was begun with other settings: {', '.join(changed)}. Go on with the recipe that "
+            "it was begun with, or start into another run folder."
+        )
     accelerator.load_state(str(checkpoint))
     source.load_state_dict(_read(checkpoint, "data.json"))
     tasks.load_state_dict(_read(checkpoint, "equilibrium.json"))
@@ -111,6 +130,11 @@ def find_checkpoint(output: Path, resume: str | Path = "latest") -> Path | None:
     if not (Path(resume) / "progress.json").is_file():
         raise ValueError(f"`resume` must be 'latest', 'never' or a checkpoint's folder, got {str(resume)!r}.")
     return Path(resume)
+
+
+def _plain(stage: StageConfig) -> dict[str, Any]:
+    """A stage's settings as JSON has them."""
+    return json.loads(json.dumps(asdict(stage)))
 
 
 def _read(checkpoint: Path, name: str):

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from ..data.mixture import normalised
 
-Strategy = Literal["mixing", "sequential", "incremental", "des", "marginal", "replay"]
+Strategy = Literal["mixing", "sequential", "incremental", "des", "replay"]
 Limit = Literal["points", "relative"]
 
 
@@ -237,7 +237,7 @@ class DataEquilibriumScheduler(TaskScheduler):
             before = self.rounds[-1]["scores"]
             shares = rebalance(
                 list(self.proportions.values()),
-                [self._signal(scores[name] - before[name], share) for name, share in self.proportions.items()],
+                [scores[name] - before[name] for name in self.proportions],
                 alpha=self.alpha,
                 min_change=self.min_change,
                 max_change=self.max_change,
@@ -247,21 +247,6 @@ class DataEquilibriumScheduler(TaskScheduler):
             self.proportions = dict(zip(self.proportions, shares, strict=True))
         return self._record(step, {name: scores[name] for name in self.proportions})
 
-    def _signal(self, change: float, share: float) -> float:
-        """What Eq. 3 calls ds: the larger, the less a task gets."""
-        return change
-
-
-class MarginalGainScheduler(DataEquilibriumScheduler):
-    """Moves the shares towards the tasks that gain most from what they get; ours, the opposite of Eq. 3 in sign.
-
-    Scores rise about as the logarithm of the samples seen, each at its own pace. Their mean is then largest when one more sample is worth
-    the same to every task, and what a sample was worth to a task is its change in score, divided by its share.
-    """
-
-    def _signal(self, change: float, share: float) -> float:
-        return -change / (share * len(self.proportions))
-
 
 def build_task_scheduler(config: EquilibriumConfig, proportions: Mapping[str, float], steps: int) -> TaskScheduler:
     """The scheduler that a configuration names, for a stage of so many steps and these tasks.
@@ -269,9 +254,9 @@ def build_task_scheduler(config: EquilibriumConfig, proportions: Mapping[str, fl
     Raises:
         ValueError: For a history that cannot be read or is of other tasks.
     """
-    if (measured := {"des": DataEquilibriumScheduler, "marginal": MarginalGainScheduler}.get(config.strategy)) is not None:
+    if config.strategy == "des":
         limits = {"min_change": config.min_change, "max_change": config.max_change, "limit": config.limit, "floor": config.floor}
-        return measured(proportions, steps, config.interval, alpha=config.alpha, **limits)
+        return DataEquilibriumScheduler(proportions, steps, config.interval, alpha=config.alpha, **limits)
     plans = {"mixing": _mixing, "sequential": _sequential, "incremental": _incremental}
     plan = _replay(config.history or "", proportions, steps) if config.strategy == "replay" else plans[config.strategy](proportions, steps)
     return PlannedScheduler(plan, steps)

@@ -135,11 +135,11 @@ def train(
             check_reference(stage, training_data, reference, tasks.proportions)
             metrics = build_metrics(stage.equilibrium.metrics, accelerator.device)
         if resumed is not None:
-            load_checkpoint(accelerator, model, resumed, source, tasks)
+            load_checkpoint(accelerator, model, resumed, source, tasks, stage)
             ema.to(accelerator.device)  # accelerate loads it on the CPU
             resumed = None
         else:
-            save_checkpoint(accelerator, model, output, progress, source, tasks, config.keep_checkpoints)
+            save_checkpoint(accelerator, model, output, progress, source, tasks, stage, config.keep_checkpoints)
         speed = measured_throughput(accelerator, modules, stage, size, noise_scheduler)
 
         last_checkpoint = last_validation = time.monotonic()
@@ -225,7 +225,7 @@ def train(
 
                 # Save.
                 if not last and (save or stop):
-                    save_checkpoint(accelerator, model, output, progress, source, tasks, config.keep_checkpoints)
+                    save_checkpoint(accelerator, model, output, progress, source, tasks, stage, config.keep_checkpoints)
                     last_checkpoint = time.monotonic()
                 if not last and stop:
                     source.close()

@@ -80,16 +80,6 @@ def test_the_scheduler_remembers_first_and_then_moves_towards_what_improved_leas
         scheduler.update(50, {"deblur": 20.1, "dehaze": 24.0, "low_light": 23.0})
 
 
-def test_marginal_gains_move_shares_the_other_way_and_count_what_a_share_was_worth():
-    scheduler = build_task_scheduler(EquilibriumConfig("marginal", interval=10), {"a": 0.5, "b": 0.25, "c": 0.25}, 30)
-    scheduler.update(0, {"a": 20.0, "b": 20.0, "c": 20.0})
-    shares = scheduler.update(10, {"a": 20.2, "b": 20.2, "c": 20.1})
-    # For twice the samples `a` rose as much as `b`, and as much a sample as `c`.
-    assert shares["b"] > 0.25
-    assert shares["a"] / 0.5 == pytest.approx(shares["c"] / 0.25)
-    assert shares["a"] < 0.5
-
-
 def test_four_rounds_can_do_what_the_papers_table_2_shows():
     shares = [0.25] * 4
     for _ in range(4):
@@ -160,7 +150,7 @@ def test_replay_repeats_another_run_at_its_own_length(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"strategy": "random"}, "`strategy` must be one of mixing, sequential, incremental, des, marginal, replay; got 'random'"),
+        ({"strategy": "random"}, "`strategy` must be one of mixing, sequential, incremental, des, replay; got 'random'"),
         ({"strategy": "replay"}, "`history` is what `replay` repeats"),
         ({"history": "x.json"}, "`history` is what `replay` repeats"),
         ({"interval": 0}, "`interval` must be at least 1"),

@@ -193,6 +193,17 @@ def test_a_finished_run_ends_the_same_way_when_it_is_started_again(finished, dat
     assert_equal_weights(run(replace(CONFIG, checkpoint_minutes=60), data, tmp_path, seed=77), expected)
 
 
+def test_a_stage_does_not_go_on_with_other_settings(finished, data, tmp_path):
+    output, _ = finished
+    newest = find_checkpoint(output)
+    (tmp_path / newest.name).symlink_to(newest)
+    other = replace(ONE_STEP, steps=9, equilibrium=EquilibriumConfig(floor=0.02))
+    with pytest.raises(
+        ValueError, match=r"was begun with other settings: steps \d+ -> 9, equilibrium .*'floor': 0.01.* -> .*'floor': 0.02"
+    ):
+        run(replace(CONFIG, stages=(AUTOENCODER, other)), data, tmp_path)
+
+
 def test_training_on_one_task_gains_on_the_validation_photograph(data, tmp_path):
     stage = replace(ONE_STEP, steps=16, tasks={"low_light": 1.0}, diffusion_share=0.0, plain_share=0.0, learning_rate=4e-3)
     run(TrainConfig("tiny", (stage,), checkpoint_minutes=60, ema_decay=0.5), data, tmp_path)
