@@ -171,7 +171,7 @@ def main() -> None:
     if stage is None:
         parser.error(f"--stage must be one of {', '.join(stages)}; got {arguments.stage}")
     if arguments.configuration:
-        config = replace(config, configuration=arguments.configuration, initial_checkpoint=None, fresh=())
+        config = replace(config, configuration=arguments.configuration, initial_checkpoint=None)
     if arguments.batch_size:
         stage = replace(stage, batch_size=arguments.batch_size, micro_batch_size=None)
     if arguments.crop_size:
