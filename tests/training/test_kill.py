@@ -70,11 +70,11 @@ def steps_done(output: Path) -> int:
 
 
 def left(output: Path) -> dict[str, str]:
-    """Hashes of what a run ends with: averaged weights, last training state (weights, moments, averages, random numbers, place in the data,
-    shares), history of the shares."""
+    """Hashes of what a run ends with: averaged weights, last training state (weights, moments, averages, random numbers, place in data,
+    shares, settings), history of the shares."""
     checkpoint = output / f"checkpoint-00-{STEPS - 1:08d}"
     files = [*sorted((output / "restore").rglob("*.safetensors")), *sorted(checkpoint.iterdir()), output / "equilibrium-restore.json"]
-    assert len(files) == 3 + 9 + 1
+    assert len(files) == 3 + 10 + 1
     return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
