@@ -13,7 +13,6 @@ import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +26,7 @@ from diffusers.utils import is_xformers_available
 from foundir_hf.data.loading import TrainingData
 from foundir_hf.training.build import build_modules, prepare_modules
 from foundir_hf.training.config import StageConfig, TrainConfig
-from foundir_hf.training.loop import measured_throughput, parameter_groups
+from foundir_hf.training.loop import accumulate_gradients, measured_throughput, parameter_groups
 from foundir_hf.training.performance import configure
 
 ROOT = Path(__file__).parents[1]
@@ -99,21 +98,16 @@ def work(variant: Variant, steps: int, messages: Connection) -> None:
     step = 0
     while messages.recv() != "end":
         speed.report()  # the clock starts here
-        for step in range(step, step + steps):  # noqa: B020 - goes on where the last turn ended
-            for part in range(parts):
-                generator = source.generator(step * parts + part)
-                batch = speed.drawn(partial(source.batch, generator))
-                with accelerator.accumulate(wrapped):
-                    with accelerator.autocast():
-                        loss = wrapped(stage, batch, noise_scheduler, generator)
-                    accelerator.backward(loss)
+        for _ in range(steps):
+            numbers = range(step * parts, (step + 1) * parts)
+            loss = accumulate_gradients(accelerator, wrapped, stage, source, noise_scheduler, speed, numbers)
             accelerator.clip_grad_norm_(trainable, config.max_grad_norm)
             loss.item()  # waits for the device, as the loop does
             optimizer.step()
             ema.step(trainable)
             optimizer.zero_grad(set_to_none=True)
             speed.count(stage.batch_size)
-        step += 1
+            step += 1
         messages.send({**speed.report(), "mebibytes": peak_mebibytes(accelerator.device)})
     source.close()
 

@@ -20,91 +20,46 @@ _ZERO_TERMINAL_SNR: dict[str, Any] = {
     "timestep_spacing": "trailing",
 }
 
+
+def _small(
+    vae: tuple[int, int, int], lq_encoder: tuple[int, int, int], unet: tuple[int, int], sample_size: int
+) -> dict[str, dict[str, Any]]:
+    """A size of our own from the widths of its parts: eight pixels a latent of 16 channels, layer norms, a thumbnail of the whole image."""
+    common: dict[str, Any] = {"layers_per_block": 1, "norm_num_groups": 8, "norm_type": "layer"}
+    encoder = {**common, "patch_size": 2, "mid_block_add_attention": False}
+    return {
+        "vae": {
+            **encoder,
+            "down_block_types": ("DownEncoderBlock2D",) * 3,
+            "up_block_types": ("UpDecoderBlock2D",) * 3,
+            "block_out_channels": vae,
+            "latent_channels": 16,
+            "lq_block_out_channels": lq_encoder,
+            "sample_size": sample_size,
+            "scaling_factor": 1.0,
+            "whole_image_embed_dim": 128,
+            "cosine_shortcut": True,
+        },
+        "lq_encoder": {**encoder, "block_out_channels": lq_encoder, "thumbnail_size": 64},
+        "unet": {
+            **common,
+            "in_channels": 16,
+            "out_channels": 16,
+            "down_block_types": ("DownBlock2D", "DownBlock2D"),
+            "mid_block_type": "UNetMidBlock2D",
+            "up_block_types": ("UpBlock2D", "UpBlock2D"),
+            "block_out_channels": unet,
+            "lq_channels": lq_encoder[-1],
+            "moe_num_layers": 1,
+            "moe_window_size": 16,
+        },
+        "scheduler": {**_ZERO_TERMINAL_SNR},
+    }
+
+
 CONFIGURATIONS: dict[str, dict[str, dict[str, Any]]] = {
-    "nano": {
-        "vae": {
-            "patch_size": 2,
-            "down_block_types": ("DownEncoderBlock2D",) * 3,
-            "up_block_types": ("UpDecoderBlock2D",) * 3,
-            "block_out_channels": (16, 24, 32),
-            "layers_per_block": 1,
-            "latent_channels": 16,
-            "norm_num_groups": 8,
-            "norm_type": "layer",
-            "mid_block_add_attention": False,
-            "lq_block_out_channels": (16, 32, 48),
-            "sample_size": 64,
-            "scaling_factor": 1.0,
-            "whole_image_embed_dim": 128,
-            "cosine_shortcut": True,
-        },
-        "lq_encoder": {
-            "patch_size": 2,
-            "block_out_channels": (16, 32, 48),
-            "layers_per_block": 1,
-            "norm_num_groups": 8,
-            "norm_type": "layer",
-            "mid_block_add_attention": False,
-            "thumbnail_size": 64,
-        },
-        "unet": {
-            "in_channels": 16,
-            "out_channels": 16,
-            "down_block_types": ("DownBlock2D", "DownBlock2D"),
-            "mid_block_type": "UNetMidBlock2D",
-            "up_block_types": ("UpBlock2D", "UpBlock2D"),
-            "block_out_channels": (32, 64),
-            "layers_per_block": 1,
-            "norm_num_groups": 8,
-            "norm_type": "layer",
-            "lq_channels": 48,
-            "moe_num_layers": 1,
-            "moe_window_size": 16,
-        },
-        "scheduler": {**_ZERO_TERMINAL_SNR},
-    },
-    "tiny": {
-        "vae": {
-            "patch_size": 2,
-            "down_block_types": ("DownEncoderBlock2D",) * 3,
-            "up_block_types": ("UpDecoderBlock2D",) * 3,
-            "block_out_channels": (32, 64, 96),
-            "layers_per_block": 1,
-            "latent_channels": 16,
-            "norm_num_groups": 8,
-            "norm_type": "layer",
-            "mid_block_add_attention": False,
-            "lq_block_out_channels": (32, 64, 128),
-            "sample_size": 128,
-            "scaling_factor": 1.0,
-            "whole_image_embed_dim": 128,
-            "cosine_shortcut": True,
-        },
-        "lq_encoder": {
-            "patch_size": 2,
-            "block_out_channels": (32, 64, 128),
-            "layers_per_block": 1,
-            "norm_num_groups": 8,
-            "norm_type": "layer",
-            "mid_block_add_attention": False,
-            "thumbnail_size": 64,
-        },
-        "unet": {
-            "in_channels": 16,
-            "out_channels": 16,
-            "down_block_types": ("DownBlock2D", "DownBlock2D"),
-            "mid_block_type": "UNetMidBlock2D",
-            "up_block_types": ("UpBlock2D", "UpBlock2D"),
-            "block_out_channels": (64, 160),
-            "layers_per_block": 1,
-            "norm_num_groups": 8,
-            "norm_type": "layer",
-            "lq_channels": 128,
-            "moe_num_layers": 1,
-            "moe_window_size": 16,
-        },
-        "scheduler": {**_ZERO_TERMINAL_SNR},
-    },
+    "nano": _small((16, 24, 32), (16, 32, 48), (32, 64), sample_size=64),
+    "tiny": _small((32, 64, 96), (32, 64, 128), (64, 160), sample_size=128),
     "sdxl": {
         "vae": {
             "down_block_types": ("DownEncoderBlock2D",) * 4,

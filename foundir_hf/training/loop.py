@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -51,6 +51,8 @@ def train(
     workers: int = 2,
 ) -> FoundIRModules:
     """Trains `modules` through all stages of a recipe and returns them; an interrupted run goes on as if nothing had been.
+
+    Under several processes, end their group afterwards (`torch.distributed.destroy_process_group()`), as `training/train.py` does.
 
     Args:
         config: The recipe.
@@ -159,20 +161,11 @@ def train(
                     if run.is_main_process:
                         write_whole(output / f"equilibrium-{stage.name}.json", json.dumps(tasks.history, indent=1).encode())
 
-                # Learn. Everything random in a micro-batch follows from its number and the source's state, so a resumed run sees what an
-                # uninterrupted one sees; from memory, several processes see what one sees.
-                losses = []
-                for index in range(run.process_index, micro_batches, run.num_processes):
-                    generator = source.generator(step * micro_batches + index)
-                    batch = speed.drawn(partial(source.batch, generator))
-                    with accelerator.accumulate(wrapped):
-                        with accelerator.autocast():
-                            loss = wrapped(stage, batch, noise_scheduler, generator)
-                        accelerator.backward(loss)
-                    losses.append(loss.detach())
+                # Learn.
+                numbers = range(step * micro_batches + run.process_index, (step + 1) * micro_batches, run.num_processes)
+                loss = accumulate_gradients(accelerator, wrapped, stage, source, noise_scheduler, speed, numbers)
                 leave_out_unneeded(accelerator, model)
                 norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-                loss = torch.stack(losses).mean()
                 # Both: the gradient of an L1 loss is 0 where the loss is not a number.
                 # Under fp16 the gradient may overflow: the scaler then skips the step and lowers its scale.
                 finite = math.isfinite(loss.item()) and (accelerator.scaler is not None or norm is None or math.isfinite(float(norm)))
@@ -243,6 +236,32 @@ def train(
             save_pipeline(modules, noise_scheduler, output / stage.name, torch.float32)
     telemetry.close()
     return modules
+
+
+def accumulate_gradients(
+    accelerator: Accelerator,
+    wrapped: torch.nn.Module,
+    stage: StageConfig,
+    source: PairSource | PairStream,
+    noise_scheduler: SchedulerMixin,
+    speed: Throughput,
+    numbers: Iterable[int],
+) -> torch.Tensor:
+    """Runs this process's micro-batches of an update forwards and backwards; returns their mean loss.
+
+    Everything random in a micro-batch follows from its number and the source's state, so a resumed run sees what an uninterrupted one
+    sees; from memory, several processes see what one sees.
+    """
+    losses = []
+    for number in numbers:
+        generator = source.generator(number)
+        batch = speed.drawn(partial(source.batch, generator))
+        with accelerator.accumulate(wrapped):
+            with accelerator.autocast():
+                loss = wrapped(stage, batch, noise_scheduler, generator)
+            accelerator.backward(loss)
+        losses.append(loss.detach())
+    return torch.stack(losses).mean()
 
 
 def parameter_groups(modules: FoundIRModules, stage: StageConfig) -> list[dict]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from networks import TokenRestorer, run_unet, stock_unet
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from foundir_hf.adapters.adaptir import AdaptIRBlock, AdaptIRConfig, AdaptIRLayer, set_token_grid
@@ -145,11 +145,13 @@ def test_peft_writes_and_reads_it_also_under_another_name(tmp_path):
 def test_it_is_read_in_a_fresh_process(tmp_path):
     model = get_peft_model(stock_unet(), random_config())
     model.save_pretrained(tmp_path / "adapter")
-    torch.save(run_unet(model), tmp_path / "expected.pt")
+    save_file({"image": run_unet(model)}, tmp_path / "expected.safetensors")
     code = (
-        "import foundir_hf.adapters.adaptir, torch; from peft import PeftModel; from networks import *;"
+        "import foundir_hf.adapters.adaptir, torch; from peft import PeftModel; from safetensors.torch import load_file;"
+        "from networks import *;"
+        f"expected = load_file({str(tmp_path / 'expected.safetensors')!r})['image'];"
         f"model = PeftModel.from_pretrained(stock_unet(), {str(tmp_path / 'adapter')!r});"
-        f"assert torch.allclose(run_unet(model), torch.load({str(tmp_path / 'expected.pt')!r}), atol=1e-5)"
+        "assert torch.allclose(run_unet(model), expected, atol=1e-5)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -19,16 +21,10 @@ from foundir_hf.models.unet_foundir import (
     SpatialAttentionExpert,
 )
 
-OWN = (
-    "lq_channels",
-    "moe_num_heads",
-    "moe_num_layers",
-    "moe_ffn_expansion",
-    "moe_keep_ratio",
-    "moe_window_size",
-    "moe_attend_over",
-    "moe_routing",
-)
+# Our own entries of the configuration, beside those of diffusers' UNet.
+OWN = [
+    name for name, entry in inspect.signature(FoundIRUNet2DConditionModel.__init__).parameters.items() if entry.kind is entry.KEYWORD_ONLY
+]
 
 
 def sdxl_inputs(batch: int = 2, side: int = 8) -> dict:
@@ -287,7 +283,7 @@ def test_saving_and_loading_keeps_configuration_and_output(tiny_unet, tmp_path):
     sample, lq = torch.randn(1, 16, 8, 12), torch.randn(1, 128, 8, 12)
     with torch.no_grad():
         torch.testing.assert_close(loaded(sample, 7, lq_hidden_states=lq).sample, tiny_unet(sample, 7, lq_hidden_states=lq).sample)
-    assert {k: loaded.config[k] for k in (*OWN, "norm_type")} == {k: tiny_unet.config[k] for k in (*OWN, "norm_type")}
+    assert {k: loaded.config[k] for k in OWN} == {k: tiny_unet.config[k] for k in OWN}
     again = FoundIRUNet2DConditionModel.from_config(loaded.config)
     assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in tiny_unet.named_parameters()}
 
