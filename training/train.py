@@ -11,6 +11,8 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import torch.distributed
+
 from foundir_hf.cli import quiet_libraries
 from foundir_hf.training.build import prepare_modules
 from foundir_hf.training.config import StageConfig, TrainConfig
@@ -44,6 +46,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("accelerate").setLevel(logging.WARNING)  # it tells of every file of every checkpoint
     quiet_libraries()
+    code, message = 0, None
     try:
         config = TrainConfig.from_yaml(arguments.recipe)
         if arguments.seed is not None:
@@ -64,9 +67,13 @@ def main() -> None:
             workers=arguments.workers,
         )
     except PreemptedError as error:
-        parser.exit(128 + signal.SIGTERM, f"train: {error}\n")
+        code, message = 128 + signal.SIGTERM, f"train: {error}\n"
     except (ImportError, OSError, ValueError, FloatingPointError) as error:
-        parser.exit(2, f"train: {' '.join(str(error).split())}\n")  # libraries write paragraphs
+        code, message = 2, f"train: {' '.join(str(error).split())}\n"  # libraries write paragraphs
+    # Only here, when no traceback holds the loop any more: DDP's reducer waits for ever where it is the last to know its process group.
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    parser.exit(code, message)
 
 
 def with_strategy(stage: StageConfig, strategy: str, history: str | None = None, *rest: str) -> StageConfig:

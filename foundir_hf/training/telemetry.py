@@ -47,8 +47,9 @@ class Telemetry:
                 tracker.log_images(images, step=samples, **({"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}))
 
     def close(self) -> None:
-        """Ends the trackers."""
-        self.accelerator.end_training()
+        """Ends the trackers. Not through `end_training`, which ends the process group too: a model wrapped by DDP must not outlive it."""
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:

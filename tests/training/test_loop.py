@@ -288,28 +288,28 @@ def test_the_checkpoint_says_where_the_data_stand_skipped_files_included(streame
 # --- Several processes, and pairs ---
 
 
-def _join(number: int, port: int) -> None:
+def _in_process(number: int, port: int, function, *arguments) -> None:
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}  # else accelerate chooses
     torch.set_num_threads(1)
+    function(number, *arguments)
+    torch.distributed.destroy_process_group()
 
 
 def in_two_processes(function, *arguments) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(function, (port, *arguments), nprocs=2)
+    torch.multiprocessing.spawn(_in_process, (port, function, *arguments), nprocs=2, daemon=True)
 
 
-def _scale_and_agree(number: int, port: int, data: Path, output: Path) -> None:
-    _join(number, port)
+def _scale_and_agree(number: int, data: Path, output: Path) -> None:
     accelerator = Accelerator(cpu=True)
     modules, _ = build_modules("tiny", 3)
     source = TrainingData(data, in_memory="no", workers=0, process=number, processes=2).batches({"clean": 1.0}, 2, 16, 16, seed=0)
     scale_latents(modules, source, batches=2)
     decisions = any_of(accelerator, number == 0, number == 1, False)
     (output / f"{number}.json").write_text(json.dumps([modules.vae.config.scaling_factor, decisions]))
-    accelerator.end_training()
 
 
 def test_processes_agree_on_the_scale_of_latents_and_on_decisions(data, tmp_path):
@@ -332,8 +332,7 @@ CODEC_IN_PARTS = replace(AUTOENCODER, micro_batch_size=1)
 SHARED = replace(ONE_STEP, steps=4, batch_size=4, micro_batch_size=2, equilibrium=EQUILIBRIUM)
 
 
-def _train(number: int, port: int, data: Path, output: Path) -> None:
-    _join(number, port)
+def _train(number: int, data: Path, output: Path) -> None:
     run(replace(CONFIG, stages=(CODEC_IN_PARTS, SHARED)), data, output)
 
 
@@ -354,8 +353,7 @@ def test_two_processes_learn_what_one_process_learns_from_the_same_recipe(data, 
     assert [row["samples"] for row in log] == [row["samples"] for row in rows(tmp_path / "one")]
 
 
-def _train_limited(number: int, port: int, data: Path, output: Path, limit: float) -> None:
-    _join(number, port)
+def _train_limited(number: int, data: Path, output: Path, limit: float) -> None:
     run(replace(CONFIG, stages=(AUTOENCODER,), max_grad_norm=limit), data, output)
 
 

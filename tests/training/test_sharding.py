@@ -18,7 +18,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
-from test_loop import CODEC_IN_PARTS, CONFIG, SHARED, _join, in_two_processes, rows
+from test_loop import CODEC_IN_PARTS, CONFIG, SHARED, in_two_processes, rows
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from foundir_hf.training import loop, objectives
@@ -47,12 +47,10 @@ def train(config: TrainConfig, data: Path, output: Path, seed: int = 3) -> None:
     loop.train(config, modules, scheduler, data, output)
 
 
-def _join_sharded(number: int, port: int, launcher: str) -> None:
+def _shard(launcher: str) -> None:
     """accelerate has FSDP for accelerators only, so its state is told, with the launcher's options; everything else is as it will be."""
-    _join(number, port)
     options, *_ = _validate_launch_command(launch_command_parser().parse_args(["--config_file", str(LAUNCHERS / launcher), "train.py"]))
     os.environ |= {name: value for name, value in prepare_multi_gpu_env(options).items() if name.startswith("FSDP_")}
-    PartialState.destroy_process_group = lambda self, group=None: None  # each test trains more than once
     state = Accelerator(cpu=True).state
     state.fsdp_plugin = FullyShardedDataParallelPlugin()
     state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
@@ -62,8 +60,8 @@ def weights(output: Path) -> dict[str, torch.Tensor]:
     return {f"{path.parent.name}.{name}": value for path in output.glob("*/*.safetensors") for name, value in load_file(path).items()}
 
 
-def _train(number: int, port: int, launcher: str, data: Path, output: Path) -> None:
-    _join_sharded(number, port, launcher)
+def _train(number: int, launcher: str, data: Path, output: Path) -> None:
+    _shard(launcher)
     train(RECIPE, data, output)
 
 
@@ -102,8 +100,8 @@ def test_every_process_keeps_a_shard_of_weights_moments_and_averages(sharded):
         assert min(sizes) > max(sizes) / 2
 
 
-def _interrupt(number: int, port: int, launcher: str, data: Path, output: Path) -> None:
-    _join_sharded(number, port, launcher)
+def _interrupt(number: int, launcher: str, data: Path, output: Path) -> None:
+    _shard(launcher)
     forward, calls = objectives.FoundIRModules.forward, count()
 
     def signalled(*arguments):
@@ -127,8 +125,8 @@ def test_an_interrupted_sharded_run_ends_with_the_weights_of_an_uninterrupted_on
     assert rows(tmp_path)[-1]["validation"] == rows(sharded)[-1]["validation"]
 
 
-def _clip_and_skip(number: int, port: int, data: Path, output: Path) -> None:
-    _join_sharded(number, port, "fsdp.yaml")
+def _clip_and_skip(number: int, data: Path, output: Path) -> None:
+    _shard("fsdp.yaml")
     train(replace(CODEC_ALONE, max_grad_norm=1e-4), data, output / "clipped")
     objective, calls = objectives.OBJECTIVES["autoencoder"], count()
     broken = lambda *arguments: objective(*arguments) * (float("nan") if number == 1 and next(calls) == 1 else 1)  # noqa: E731
