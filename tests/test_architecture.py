@@ -25,6 +25,7 @@ LAYERS = {
     "configurations": 0,
     "adapters": 2,
     "diagnosis": 2,
+    "interpret": 2,
     "pipelines.pipeline_foundir": 1,
     "data": 1,
     "photo": 2,

@@ -16,10 +16,10 @@ from diffusers import SchedulerMixin
 from ..data.pairs import PairBatch
 from ..evaluation.metrics import REMOVED, Meter
 from ..evaluation.perceptual import LOWER_IS_BETTER
+from ..interpret import EXPERTS, record_routing
 from ..pipelines.pipeline_foundir import FoundIRPipeline
 from .config import StageConfig
 from .objectives import FoundIRModules, diffusion, restore_in_one_step
-from .routing import EXPERTS, expert_usage
 
 CHUNK = 5  # pairs restored at once, however many there are: sums over other batches would round differently
 SAMPLING_STEPS = 4  # of a model that cannot yet restore in one
@@ -120,9 +120,9 @@ def validate(
             tensors = {name: getattr(pairs, name)[chosen].to(device) for name in ("hq", "lq", "thumbnail")}
             batch = replace(pairs, **tensors, tasks=pairs.tasks[chosen])
             generator = torch.Generator(device).manual_seed(start)
-            with expert_usage(modules.unet) if modules.unet.config.moe_routing != "none" else nullcontext([]) as usage:
+            with record_routing(modules.unet) if modules.unet.config.moe_routing != "none" else nullcontext([]) as maps:
                 restored = _restore(modules, stage, batch, noise_scheduler, generator).clamp(-1, 1)
-            weights += usage
+            weights += [weight.mean(dim=(2, 3)) for weight in maps]
             before += psnr(batch.lq, batch.hq).tolist()
             after += psnr(restored, batch.hq).tolist()
             if metric is not None:

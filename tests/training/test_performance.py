@@ -10,11 +10,11 @@ from diffusers.models.attention_processor import Attention
 from diffusers.utils import is_xformers_available
 
 from foundir_hf.data.pairs import PairBatch
+from foundir_hf.interpret import record_routing
 from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline
 from foundir_hf.training.config import StageConfig
 from foundir_hf.training.objectives import FoundIRModules
 from foundir_hf.training.performance import configure
-from foundir_hf.training.routing import expert_usage
 
 STAGE = StageConfig("stage", "end_to_end", 10, {"": 1.0})
 
@@ -74,10 +74,10 @@ def test_what_is_checkpointed_is_computed_twice_and_what_is_not_once(pipe):
     for enabled, times in ((True, 2), (False, 1)):
         configure(modules, gradient_checkpointing=enabled, attention="sdpa")
         calls.update(dict.fromkeys(large, 0))
-        with expert_usage(modules.unet) as usage:
+        with record_routing(modules.unet) as maps:
             modules(STAGE, batch, pipe.scheduler, torch.Generator().manual_seed(0)).backward()
         assert calls == dict.fromkeys(large, times)
-        assert len(usage) == 1  # the router is looked at once
+        assert len(maps) == 1  # the router is looked at once
 
 
 def test_checkpointing_keeps_fewer_bytes_for_the_backward_pass(pipe):
