@@ -149,7 +149,9 @@ class FoundIRAutoencoderKL(AutoencoderKL):
     """diffusers' `AutoencoderKL` whose decoder can look at the degraded image.
 
     Args:
-        lq_block_out_channels (`tuple[int]`): Widths of the LQ encoder's levels, finest first; as many as this autoencoder has levels.
+        lq_block_out_channels (`tuple[int]`): Widths of the LQ encoder's levels that the decoder borrows from, finest first; at most as many
+            as this autoencoder has levels. Without the coarsest one, what the latents say is the only thing that reaches the decoder's
+            first block: with it, a decoder trained at fidelity 1 learns not to listen to them.
         patch_size (`int`, defaults to 1): Pixels are folded into channels in squares of this side, outside the encoder and the decoder.
         norm_type (`"group"` or `"layer"`, defaults to `"group"`): `"layer"` normalises every position over its channels, so that a tile
             of an image is decoded as the image is.
@@ -177,9 +179,9 @@ class FoundIRAutoencoderKL(AutoencoderKL):
         if norm_type not in ("group", "layer"):
             raise ValueError(f"`norm_type` must be 'group' or 'layer', got {norm_type!r}.")
         widths = list(self.config.block_out_channels)
-        if len(lq_block_out_channels) != len(widths):
+        if not 0 < len(lq_block_out_channels) <= len(widths):
             raise ValueError(
-                f"`lq_block_out_channels` needs one width for each of the {len(widths)} levels, got {lq_block_out_channels!r}."
+                f"`lq_block_out_channels` needs a width for the finest of the {len(widths)} levels or more, got {lq_block_out_channels!r}."
             )
         self.register_to_config(
             lq_block_out_channels=tuple(lq_block_out_channels),
@@ -191,7 +193,8 @@ class FoundIRAutoencoderKL(AutoencoderKL):
             out_channels=out_channels,
         )
         entering = [widths[-1], *widths[:0:-1]]  # channels on entry to each up block, coarsest first
-        self.skips = nn.ModuleList(GatedSkip(channels, lq) for channels, lq in zip(entering, reversed(lq_block_out_channels), strict=True))
+        finest = entering[-len(lq_block_out_channels) :]
+        self.skips = nn.ModuleList(GatedSkip(channels, lq) for channels, lq in zip(finest, reversed(lq_block_out_channels), strict=True))
         self.pixel_skip = PixelSkip(widths[0], out_channels, patch_size, embed_dim=whole_image_embed_dim)
         self.shortcut = CosineShortcut(self.config.latent_channels, self.scale_factor) if cosine_shortcut else None
         if self.shortcut is not None:
@@ -274,13 +277,11 @@ class FoundIRAutoencoderKL(AutoencoderKL):
         decoder = self.decoder
         hidden_states = z if self.post_quant_conv is None else self.post_quant_conv(z)
         hidden_states = _run(decoder, decoder.mid_block, decoder.conv_in(hidden_states))
-        if fidelity:
-            for up_block, skip, lq in zip(decoder.up_blocks, self.skips, reversed(lq_features), strict=True):
-                hidden_states = _run(decoder, skip, hidden_states, lq, fidelity)
-                hidden_states = _run(decoder, up_block, hidden_states)
-        else:
-            for up_block in decoder.up_blocks:
-                hidden_states = _run(decoder, up_block, hidden_states)
+        first = len(decoder.up_blocks) - len(self.skips)  # the first up block that has a skip before it
+        for level, up_block in enumerate(decoder.up_blocks):
+            if fidelity and level >= first:
+                hidden_states = _run(decoder, self.skips[level - first], hidden_states, lq_features[-1 - level], fidelity)
+            hidden_states = _run(decoder, up_block, hidden_states)
         sample = None
         if fidelity < 1:
             sample = decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(hidden_states)))

@@ -195,6 +195,20 @@ def test_every_skip_matters_once_it_is_trained(pixels):
             assert not torch.equal(before, after)
 
 
+def test_without_a_skip_at_the_coarsest_level_only_latents_tell_what_is_there(pixels):
+    torch.manual_seed(0)
+    vae = awaken(FoundIRAutoencoderKL(**SMALL, lq_block_out_channels=(8,))).eval()
+    features, latents = [torch.randn(2, 8, 48, 64), torch.randn(2, 12, 24, 32)], torch.randn(2, 6, 24, 32)
+    with torch.no_grad():
+        before = vae.decode(latents, lq_features=tuple(features), lq_pixel_values=pixels).sample
+        unseen = vae.decode(latents, lq_features=(features[0], features[1] + 1), lq_pixel_values=pixels).sample
+        seen = vae.decode(latents, lq_features=(features[0] + 1, features[1]), lq_pixel_values=pixels).sample
+        other = vae.decode(latents + 1, lq_features=tuple(features), lq_pixel_values=pixels).sample
+    assert torch.equal(before, unseen)
+    assert not torch.equal(before, seen)
+    assert not torch.equal(before, other)
+
+
 def test_saving_and_loading_keeps_configuration_and_output(pipeline, pixels, tmp_path):
     pipeline.vae.save_pretrained(tmp_path)
     loaded = FoundIRAutoencoderKL.from_pretrained(tmp_path).eval()
@@ -207,3 +221,5 @@ def test_saving_and_loading_keeps_configuration_and_output(pipeline, pixels, tmp
 def test_widths_must_match_the_levels():
     with pytest.raises(ValueError, match="lq_block_out_channels"):
         FoundIRAutoencoderKL(**SMALL, lq_block_out_channels=(8, 8, 8))
+    with pytest.raises(ValueError, match="lq_block_out_channels"):
+        FoundIRAutoencoderKL(**SMALL, lq_block_out_channels=())
