@@ -21,7 +21,7 @@ def add_parser(commands) -> None:
         help="measure on seeded damage and on pairs, beside baselines and other methods",
         description="Measure a checkpoint (`--checkpoint none`: only baselines and `--outputs`).",
     )
-    parser.add_argument("--suite", metavar="SUITE", help="dev, families, foundir20, quick, or a YAML file (see docs/evaluation.md)")
+    parser.add_argument("--suite", metavar="SUITE", help="dev, families, foundir20, peers, quick, or a YAML file (see docs/evaluation.md)")
     parser.add_argument("--data", type=Path, default=Path("."), metavar="DIR", help="where the suite's folders are (default: here)")
     for kind, text in (
         ("clean", "clean photographs, damaged by every task"),

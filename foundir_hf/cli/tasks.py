@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,8 +61,7 @@ def to_table(tasks: Sequence[Task]) -> str:
 
 def describe(task: Task) -> str:
     """The recipe with all its ranges, those of the row and those it has by default."""
-    defaults = {p.name: p.default for p in inspect.signature(task.recipe).parameters.values() if p.kind is p.KEYWORD_ONLY}
-    ranges = ", ".join(f"{key} {_text(value)}" for key, value in {**defaults, **task.ranges}.items())
+    ranges = ", ".join(f"{key} {_text(value)}" for key, value in task.parameters.items())
     return f"{task.recipe.__name__}({ranges})"
 
 

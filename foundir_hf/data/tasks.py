@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -57,6 +58,12 @@ class Task:
     removes: tuple[str, ...] = ()
     reference: str = ""
     metric: str = "psnr"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Keyword arguments of the recipe, the row's and those it has by default."""
+        defaults = {p.name: p.default for p in inspect.signature(self.recipe).parameters.values() if p.kind is p.KEYWORD_ONLY}
+        return {**defaults, **self.ranges}
 
     def degrade(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Clean images -> degraded images, `(batch, 3, height, width)` in [0, 1]; every image draws its own parameters."""

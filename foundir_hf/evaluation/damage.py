@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -105,11 +105,32 @@ def _protocol(row: dict[str, Any]) -> list[Damage]:
     return damages
 
 
+def _at_severity(row: dict[str, Any]) -> Damage:
+    """`{task: motion_blur, length: 15}`: a sub-task whose ranges are narrowed to values, or to other ranges."""
+    values = {name: value for name, value in row.items() if name != "task"}
+    if row["task"] not in TASKS:
+        raise ValueError(f"`task` must be one of {', '.join(TASKS)}; got {row['task']!r}.")
+    task = TASKS[row["task"]]
+    accepted = [name for name, value in task.parameters.items() if isinstance(value, tuple)]
+    if not values or not set(values) <= set(accepted):
+        raise ValueError(f"task {task.name!r} takes {', '.join(accepted)}, at least one of them; got {', '.join(map(str, values))}.")
+    ranges, name = {}, task.name
+    for parameter, value in values.items():
+        ends = value if isinstance(value, list) else [value, value]
+        if len(ends) != 2 or not all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
+            raise ValueError(f"`{parameter}` of task {task.name!r} must be a number or a range of two, got {value!r}.")
+        ranges[parameter] = tuple(ends)
+        name += f"_{parameter}_" + "-".join(f"{end:g}" for end in dict.fromkeys(ends))
+    narrowed = replace(task, name=name, ranges={**task.ranges, **ranges})
+    return Damage(name, task.family, tuple(task.removes), partial(_by_task, task=narrowed))
+
+
 def select_damage(rows: list[Any]) -> tuple[Damage, ...]:
     """What a suite's `tasks` name.
 
     Args:
-        rows: Names of sub-tasks, patterns of names (`foundir_*`), families, `all`, or protocols (`{protocol: noise, sigma: 25}`).
+        rows: Names of sub-tasks, patterns of names (`foundir_*`), families, `all`, protocols (`{protocol: noise, sigma: 25}`), or
+            sub-tasks of one severity (`{task: motion_blur, length: 15}`).
 
     Raises:
         ValueError: If a row names nothing, there is none, or the same damage is named twice.
@@ -119,7 +140,7 @@ def select_damage(rows: list[Any]) -> tuple[Damage, ...]:
     chosen: dict[str, Damage] = {}
     for row in rows:
         if isinstance(row, dict):
-            found = _protocol(row)
+            found = [_at_severity(row)] if "task" in row else _protocol(row)
         else:
             tasks = [t for t in TASKS.values() if row == "all" or row == t.family or fnmatchcase(t.name, str(row))]
             if not tasks:

@@ -7,8 +7,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from foundir_hf.data.degradations.blur import defocus_blur
 from foundir_hf.data.tasks import TASKS, get_task
 from foundir_hf.evaluation.damage import degrade_image, select_damage
 from foundir_hf.evaluation.metrics import psnr
@@ -82,9 +84,29 @@ def test_bicubic_inputs_are_small_and_hold_the_picture():
     assert small[4, 4, 0] == pytest.approx(ramp[16, 16:20, 0].mean(), abs=1)  # aligned by areas: no shift
 
 
+def test_a_task_of_one_severity_is_the_task_with_its_ranges_narrowed():
+    truth = pixels(48, 64)
+    fixed, between = select_damage([{"task": "defocus_blur", "radius": 4}, {"task": "defocus_blur", "radius": [1, 2]}])
+    assert (fixed.name, between.name) == ("defocus_blur_radius_4", "defocus_blur_radius_1-2")
+    assert fixed.family == "blur"
+    assert fixed.defects == TASKS["defocus_blur"].removes
+    # Nothing is left to chance: seed and name do not matter.
+    assert np.array_equal(fixed.apply(truth, "a", 0), fixed.apply(truth, "b", 1))
+    images = torch.from_numpy(truth.copy()).permute(2, 0, 1)[None].float() / 255
+    blurred = defocus_blur(images, torch.Generator(), radius=(4, 4))[0].clamp(0, 1)
+    expected = blurred.mul(255).round().byte().permute(1, 2, 0).numpy()
+    assert np.array_equal(fixed.apply(truth, "a", 0), expected)
+    assert psnr(between.apply(truth, "a", 0), truth) > psnr(expected, truth)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
+        ([{"task": "hail", "size": 3}], r"`task` must be one of .* got 'hail'"),
+        ([{"task": "defocus_blur"}], r"task 'defocus_blur' takes radius, at least one of them; got "),
+        ([{"task": "motion_blur", "bend": 1}], r"task 'motion_blur' takes length, at least one of them; got bend"),
+        ([{"task": "defocus_blur", "radius": "4"}], r"`radius` of task 'defocus_blur' must be a number or a range of two, got '4'"),
+        ([{"task": "defocus_blur", "radius": [1, 2, 3]}], r"must be a number or a range of two, got \[1, 2, 3\]"),
         (["hail"], r"`tasks` must name sub-tasks .* got 'hail'"),
         (["haze", "haze"], r"names 'haze' twice"),
         ([{"protocol": "blur"}], r"`protocol` must be one of noise, jpeg, bicubic; got 'blur'"),

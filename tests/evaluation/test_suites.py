@@ -231,7 +231,7 @@ def test_files_that_are_no_suites_are_refused_in_one_line(tmp_path):
         with pytest.raises(ValueError, match=r"bad\.yaml: ") as caught:
             load_suite(tmp_path / "bad.yaml")
         assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match=r"`suite` must be one of dev, families, foundir20, quick, or a YAML file; got 'slow'"):
+    with pytest.raises(ValueError, match=r"`suite` must be one of dev, families, foundir20, peers, quick, or a YAML file; got 'slow'"):
         load_suite("slow")
 
 
