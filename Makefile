@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test style quality bench docs clean
+.PHONY: demo test style quality bench docs card clean
 
 demo: .venv/base
 	$(BIN)/foundir demo --output demo
@@ -30,6 +30,16 @@ docs: .venv/base
 		'![Every sub-task on the sample photographs](tasks.jpg)' > docs/tasks.md
 	$(BIN)/foundir tasks >> docs/tasks.md
 	$(BIN)/foundir tasks --sheet docs/tasks.jpg --overwrite
+
+# All that the model card states, measured anew (half an hour on two cores): DATA has the test sets, TRAIN the training photographs.
+FIGURES := docs/figures
+card: .venv/dev
+	for suite in families peers; do \
+		$(BIN)/foundir evaluate --suite $$suite --data $(DATA) --metrics psnr,ssim,removed --without ceiling --without baselines --without figures -o build/$$suite \
+		&& cp build/$$suite/report.json $(FIGURES)/$$suite.json || exit 1; done
+	$(BIN)/python benchmarks/steps.py --data $(DATA) -o $(FIGURES)/steps.json
+	$(BIN)/python benchmarks/experts.py --photos $(DATA)/real_no_gt -o $(FIGURES)
+	$(BIN)/python benchmarks/card.py --manifest $(TRAIN)/manifest.csv
 
 clean:
 	rm -rf .venv build dist *.egg-info demo

@@ -61,7 +61,7 @@ LQ_ENCODER = {"lq_encoder.encoder", "lq_encoder.whole_image"}
     [
         ("autoencoder", PLAIN | {"vae.encoder", "vae.quant_conv"}, False, False),
         ("diffusion", set(), True, True),
-        ("end_to_end", (PLAIN | SKIPS) - {"vae.shortcut"}, True, True),
+        ("end_to_end", PLAIN | SKIPS, True, True),
     ],
 )
 def test_an_objective_is_finite_and_trains_the_parts_it_should(objective, vae_parts, lq_encoder, unet):
