@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ..hub import checkpoint_hashes, resolve_checkpoint
 from ..pipelines.lora_foundir import (
@@ -91,7 +91,8 @@ def save_adapter(owner: Any, folder: str | Path, base: Base, name: str = "defaul
         weights = {PEFT_PREFIX + key.replace(".base_layer.", "."): tensor.detach().cpu().contiguous() for key, tensor in state.items()}
         check_finite(weights, component)
         (unfinished / component).mkdir(parents=True)
-        save_file(weights, unfinished / component / WEIGHTS_NAME, metadata={"format": "pt"})
+        # Not `save_file`, whose files nobody but their owner may read.
+        (unfinished / component / WEIGHTS_NAME).write_bytes(save(weights, metadata={"format": "pt"}))
         training, config.inference_mode, config.base_model_name_or_path = config.inference_mode, True, base.checkpoint
         config.save_pretrained(str(unfinished / component))
         config.inference_mode = training

@@ -25,6 +25,7 @@ from .validation import TaskScore, validate
 
 # Found by trial on 30 pairs and `tiny`; whoever adapts the whole model moves every weight, and by less.
 LEARNING_RATES = {"lora": 1e-3, "adaptir": 2e-3, "full": 2e-4}
+CONTEXT = 256  # pixels: tone is judged by surroundings, and those of a whole photograph are wide
 # A restoration's parameters: all but the encoder that makes the latents.
 _RESTORING = ("vae.decoder.", "vae.post_quant_conv.", "vae.shortcut.decode.", "vae.skips.", "vae.pixel_skip.", "lq_encoder.", "unet.")
 
@@ -35,8 +36,8 @@ def adaptation_recipe(
     *,
     tasks: Sequence[str] = (),
     steps: int = 400,
-    batch_size: int = 8,
-    crop_size: int = 96,
+    batch_size: int = 4,
+    crop_size: int = 64,
     learning_rate: float | None = None,
     seed: int = 0,
     trackers: Sequence[str] = (),
@@ -47,7 +48,7 @@ def adaptation_recipe(
         checkpoint: What is adapted, see [`~foundir_hf.hub.resolve_checkpoint`].
         adapter: What is trained; `None` fine-tunes the whole model.
         tasks: Sub-tasks that clean photographs are degraded by, in equal shares; pairs need none.
-        steps, batch_size, crop_size: As in [`~foundir_hf.training.config.StageConfig`]; the surroundings are twice a crop.
+        steps, batch_size, crop_size: As in [`~foundir_hf.training.config.StageConfig`].
         learning_rate: Peak; left out, that of [`LEARNING_RATES`].
         seed, trackers: As in [`~foundir_hf.training.config.TrainConfig`].
     """
@@ -62,7 +63,7 @@ def adaptation_recipe(
         warmup_steps=min(20, steps // 4),
         batch_size=batch_size,
         crop_size=crop_size,
-        context_size=2 * crop_size,
+        context_size=max(CONTEXT, 2 * crop_size),
         tasks=dict.fromkeys(tasks, 1.0) or {"clean": 1.0},
         trainable=dict.fromkeys(prefixes, 1.0),
     )
@@ -75,6 +76,7 @@ def adaptation_recipe(
         trackers=tuple(trackers),
         checkpoint_minutes=1.0,
         validation_minutes=5.0,
+        reference_size=CONTEXT,
     )
 
 
