@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
+from safetensors import safe_open
 
 from .models.autoencoder_foundir import FoundIRAutoencoderKL
 from .models.lq_encoder_foundir import FoundIRLQEncoder
@@ -111,6 +112,12 @@ def load_pipeline(
     for name in FoundIRPipeline._code_components:
         getattr(pipeline, name).to(memory_format=torch.channels_last).eval()  # a tenth faster on CPUs
     return pipeline.to(device)
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The floating point type that a checkpoint's weight files have, by the first tensor of the first."""
+    with safe_open(min(folder.rglob("*.safetensors")), framework="pt") as file:
+        return file.get_tensor(next(iter(file.keys()))).dtype
 
 
 def checkpoint_hashes(folder: Path) -> dict[str, str]:

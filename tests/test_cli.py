@@ -18,7 +18,7 @@ from foundir_hf.cli import main
 from foundir_hf.cli.common import UsageError, check_writable
 from foundir_hf.cli.restore import plan_outputs
 
-COMMANDS = ["restore", "demo", "evaluate", "info", "export", "tasks", "degrade", "diagnose", "clean", "pack"]
+COMMANDS = ["restore", "demo", "evaluate", "info", "export", "adapt", "tasks", "degrade", "diagnose", "clean", "pack"]
 
 
 @pytest.fixture
@@ -369,7 +369,7 @@ def test_help_of_every_command_shows_its_options(run, command):
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")
     assert f"usage: foundir {command}" in out
-    assert ("--checkpoint" in out) == (command in COMMANDS[:5])
+    assert ("--checkpoint" in out) == (command in COMMANDS[:6])
 
 
 def test_help_lists_every_command_and_version_prints_the_version(run):

@@ -6,10 +6,10 @@ import argparse
 import sys
 
 from .. import __version__
-from . import clean, degrade, demo, diagnose, evaluate, export, info, pack, restore, tasks
+from . import adapt, clean, degrade, demo, diagnose, evaluate, export, info, pack, restore, tasks
 from .common import Parser, UsageError, quiet_libraries
 
-VERBS = (restore, demo, evaluate, info, export, tasks, degrade, pack, clean, diagnose)
+VERBS = (restore, demo, evaluate, info, export, tasks, degrade, pack, clean, diagnose, adapt)
 
 
 def main(argv: list[str] | None = None) -> int:

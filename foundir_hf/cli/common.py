@@ -31,6 +31,15 @@ def model_options() -> Parser:
     return parser
 
 
+def adapter_options() -> Parser:
+    """`--adapter`, see [`load`]."""
+    parser = Parser(add_help=False)
+    parser.add_argument(
+        "--adapter", action="append", default=[], metavar="DIR[:WEIGHT]", help="folder or Hub repository; repeatable (weight: 1)"
+    )
+    return parser
+
+
 def restoration_options() -> Parser:
     """Options of the pipeline's call; see [`pipeline_options`]."""
     parser = Parser(add_help=False)
@@ -75,14 +84,35 @@ def pipeline_options(arguments: argparse.Namespace) -> dict:
 
 
 def load(arguments: argparse.Namespace):
-    """The pipeline that `--checkpoint` and `--device` name."""
+    """The pipeline that `--checkpoint` and `--device` name, with the adapters of `--adapter`, if the verb has it."""
+    adapters = [split_weight(text) for text in getattr(arguments, "adapter", [])]
     device = pick_device(arguments.device)
     from ..hub import load_pipeline
 
     try:
-        return load_pipeline(arguments.checkpoint, device=device)
+        pipeline = load_pipeline(arguments.checkpoint, device=device)
+        if adapters:
+            from ..adapters.files import load_adapter
+
+            names = [load_adapter(pipeline, source, f"adapter_{number}") for number, (source, _) in enumerate(adapters)]
+            pipeline.set_adapters(names, [weight for _, weight in adapters])
+        return pipeline
     except (ValueError, OSError) as error:
         raise UsageError(str(error).splitlines()[0]) from error
+
+
+def split_weight(text: str) -> tuple[str, float]:
+    """`DIR:WEIGHT` -> both; an existing path wins, colons and all, and so does `C:\\DIR`, whose end is no number."""
+    source, colon, weight = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return text, 1.0
+    try:
+        value = float(weight)
+    except ValueError:
+        return text, 1.0
+    if not source or not math.isfinite(value):
+        raise UsageError(f"`--adapter` must be DIR or DIR:WEIGHT with a finite weight, got {text!r}.")
+    return source, value
 
 
 def checkpoint_folder(arguments: argparse.Namespace) -> Path:

@@ -8,7 +8,18 @@ from pathlib import Path
 
 from .. import __version__
 from ..evaluation.metrics import DEFAULT_METRICS, METRICS
-from .common import UsageError, check_writable, checkpoint_folder, load, model_options, pipeline_options, restoration_options, whole
+from .common import (
+    UsageError,
+    adapter_options,
+    check_writable,
+    checkpoint_folder,
+    load,
+    model_options,
+    pipeline_options,
+    restoration_options,
+    split_weight,
+    whole,
+)
 
 EXTRAS = ("ceiling", "baselines", "figures")
 
@@ -17,7 +28,7 @@ def add_parser(commands) -> None:
     """Adds the verb to the command line."""
     parser = commands.add_parser(
         "evaluate",
-        parents=[model_options(), restoration_options()],
+        parents=[model_options(), adapter_options(), restoration_options()],
         help="measure on seeded damage and on pairs, beside baselines and other methods",
         description="Measure a checkpoint (`--checkpoint none`: only baselines and `--outputs`).",
     )
@@ -69,6 +80,8 @@ def run(arguments: argparse.Namespace) -> None:
         others = _outputs(arguments, suite)
         check(suite, others)
         if arguments.checkpoint == "none":
+            if arguments.adapter:
+                raise UsageError("`--adapter` needs a checkpoint; --checkpoint is none.")
             pipeline, hashes, options = None, {}, {}
         else:
             pipeline, hashes = load(arguments), _hashes(arguments)
@@ -104,7 +117,13 @@ def _outputs(arguments: argparse.Namespace, suite) -> list:
 def _hashes(arguments: argparse.Namespace) -> dict[str, str]:
     from ..hub import checkpoint_hashes
 
-    return checkpoint_hashes(checkpoint_folder(arguments))
+    hashes = checkpoint_hashes(checkpoint_folder(arguments))
+    for source, weight in map(split_weight, arguments.adapter):
+        from ..pipelines.lora_foundir import find_adapter
+
+        folder = find_adapter(source)
+        hashes |= {f"{folder.name}:{weight:g}/{file}": digest for file, digest in checkpoint_hashes(folder).items()}
+    return hashes
 
 
 def _evaluate(arguments: argparse.Namespace, suite, pipeline, metrics: list[str], others: list, hashes: dict, options: dict) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import check_writable, load, model_options
+from .common import check_writable, checkpoint_folder, load, model_options
 
 
 def add_parser(commands) -> None:
@@ -18,5 +18,9 @@ def add_parser(commands) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Writes the folder."""
     check_writable(arguments.output)
-    load(arguments).save_pretrained(arguments.output)
+    pipeline = load(arguments)
+    from ..hub import stored_dtype
+
+    # As they are stored: the same files, so that an adapter of the one fits the other.
+    pipeline.to(stored_dtype(checkpoint_folder(arguments))).save_pretrained(arguments.output)
     print(f"{arguments.output}: DiffusionPipeline.from_pretrained({str(arguments.output)!r}, trust_remote_code=True)")

@@ -6,13 +6,25 @@ import argparse
 import sys
 from pathlib import Path
 
-from .common import UsageError, check_writable, generator, load, model_options, number, pipeline_options, restoration_options
+from .common import (
+    UsageError,
+    adapter_options,
+    check_writable,
+    generator,
+    load,
+    model_options,
+    number,
+    pipeline_options,
+    restoration_options,
+)
 
 
 def add_parser(commands) -> None:
     """Adds the verb to the command line."""
     parser = commands.add_parser(
-        "restore", parents=[model_options(), restoration_options()], help="restore photographs and folders of photographs"
+        "restore",
+        parents=[model_options(), adapter_options(), restoration_options()],
+        help="restore photographs and folders of photographs",
     )
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="photograph, or folder (searched recursively)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder, or a file name for a single photograph")

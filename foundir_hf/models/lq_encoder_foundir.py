@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.autoencoders.vae import Encoder
 from diffusers.models.unets.unet_stable_cascade import SDCascadeLayerNorm
 from diffusers.utils import BaseOutput
@@ -33,7 +34,7 @@ class FoundIRLQEncoderOutput(BaseOutput):
     whole_image_embeds: torch.Tensor | None = None
 
 
-class FoundIRLQEncoder(ModelMixin, ConfigMixin):
+class FoundIRLQEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """A VAE-shaped encoder of the degraded image (the paper takes the VAE encoder's penultimate features).
 
     Args:

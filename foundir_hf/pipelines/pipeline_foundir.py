@@ -24,6 +24,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from .color_fix_foundir import COLOR_FIXES
+from .lora_foundir import FoundIRLoraLoaderMixin
 from .tiling_foundir import TileGrid
 
 ImageInput = PIL.Image.Image | np.ndarray | torch.Tensor
@@ -42,7 +43,7 @@ class FoundIRPipelineOutput(BaseOutput):
     images: list[PIL.Image.Image] | Any  # type checkers follow the default, `output_type="pil"`
 
 
-class FoundIRPipeline(DiffusionPipeline):
+class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
     """Blind image restoration by latent diffusion under the degraded image (FoundIR-v2, CVPR 2026).
 
     Args:
@@ -414,6 +415,15 @@ class FoundIRPipeline(DiffusionPipeline):
             bar.update()
         return image
 
+    def save_pretrained(self, save_directory: str | Path, *args, **kwargs) -> None:
+        """As `DiffusionPipeline.save_pretrained`; refuses a pipeline with adapters, whose weights have other names."""
+        if adapted := [name for name in self._code_components if getattr(getattr(self, name), "peft_config", {})]:
+            raise ValueError(
+                f"{', '.join(adapted)}: adapters are saved by themselves. Call `fuse_lora()` and then `unload_lora_weights()` to save a "
+                "pipeline that has them in its weights, or `unload_lora_weights()` alone to save it without."
+            )
+        super().save_pretrained(save_directory, *args, **kwargs)
+
     def save_config(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> None:
         """Writes `model_index.json` and, beside it and beside our components' weights, the source files that load them.
 
@@ -427,7 +437,7 @@ class FoundIRPipeline(DiffusionPipeline):
         own_source = Path(inspect.getsourcefile(type(self)))
         index["_class_name"] = [own_source.stem, type(self).__name__]
         sources = {folder / own_source.name: own_source}
-        for helper in (TileGrid, COLOR_FIXES["adain"]):
+        for helper in (TileGrid, COLOR_FIXES["adain"], FoundIRLoraLoaderMixin):
             source = Path(inspect.getsourcefile(helper))
             sources[folder / source.name] = source
         for name in self._code_components:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from diffusers import DDIMScheduler, SchedulerMixin
 
+from ..adapters.attach import add_adapter
+from ..adapters.files import Base
 from ..configurations import CONFIGURATIONS
 from ..hub import load_pipeline, read_index
 from ..models.autoencoder_foundir import FoundIRAutoencoderKL
@@ -14,12 +18,22 @@ from .config import TrainConfig
 from .objectives import FoundIRModules
 from .sdxl import is_sdxl, modules_from_sdxl
 
+logger = logging.getLogger(__name__)
+
 
 def prepare_modules(config: TrainConfig) -> tuple[FoundIRModules, SchedulerMixin]:
-    """The components that a recipe starts from, and their noise schedule."""
+    """The components that a recipe starts from, with a fresh adapter if it trains one, and their noise schedule."""
     if config.initial_checkpoint is None:
         return build_modules(config.configuration, config.seed, **config.unet)
-    return load_modules(config.initial_checkpoint, config.seed, **config.unet)
+    if config.adapter is None:
+        return load_modules(config.initial_checkpoint, config.seed, **config.unet)
+    if is_sdxl(read_index(config.initial_checkpoint)):
+        raise ValueError(f"`adapter` needs a FoundIR checkpoint; {config.initial_checkpoint!r} is plain SDXL, which does not restore yet.")
+    modules, noise_scheduler = load_modules(config.initial_checkpoint, config.seed, **config.unet)
+    torch.manual_seed(config.seed)
+    logger.info("Adapter: %s", add_adapter(modules, config.adapter))
+    modules.base = Base.of_checkpoint(config.initial_checkpoint)
+    return modules, noise_scheduler
 
 
 def load_modules(checkpoint: str, seed: int = 0, **unet_config) -> tuple[FoundIRModules, SchedulerMixin]:

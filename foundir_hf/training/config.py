@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from ..adapters.attach import AdapterConfig
 from .equilibrium import EquilibriumConfig
 
 Objective = Literal["autoencoder", "diffusion", "end_to_end"]
@@ -89,6 +90,8 @@ class TrainConfig:
         seed: Of everything random.
         initial_checkpoint: Pipeline to start from instead of fresh weights: a bundled name, a folder or a Hub repository, of FoundIR or of
             plain SDXL.
+        adapter: Train an adapter on the components of `initial_checkpoint`, which stay as they are. Of the
+            parameters that `trainable` matches, the adapter's then learn alone.
         unet: Entries of the UNet's configuration that differ, `{moe_routing: hard}` for one; for a fresh UNet or SDXL's.
         mixed_precision: `"no"`, `"bf16"` or `"fp16"`. CPUs want `"no"`.
         betas, weight_decay: Of AdamW.
@@ -108,6 +111,7 @@ class TrainConfig:
     stages: tuple[StageConfig, ...]
     seed: int = 0
     initial_checkpoint: str | None = None
+    adapter: AdapterConfig | None = None
     unet: Mapping[str, Any] = field(default_factory=dict)
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     betas: tuple[float, float] = (0.9, 0.99)
@@ -125,6 +129,10 @@ class TrainConfig:
     reference_size: int = 192
     trackers: tuple[str, ...] = ()
 
+    def __post_init__(self):
+        if self.adapter is not None and self.initial_checkpoint is None:
+            raise ValueError("`adapter` needs the `initial_checkpoint` that it adapts.")
+
     @classmethod
     def from_yaml(cls, path: str | Path) -> TrainConfig:
         """Reads a recipe; raises `ValueError` naming the file and the key that is wrong."""
@@ -135,6 +143,8 @@ class TrainConfig:
         names = [stage.name for stage in stages]
         if len(set(names)) != len(names):
             raise ValueError(f"{path}: stage names must differ, got {names}.")
+        if data.get("adapter") is not None:
+            data["adapter"] = build_config(AdapterConfig, data["adapter"], f"{path}: adapter")
         lists = {name: data[name] for name in ("trackers", "betas") if name in data}
         if wrong := [name for name, value in lists.items() if not isinstance(value, list)]:
             raise ValueError(f"{path}: `{wrong[0]}` must be a list, got {lists[wrong[0]]!r}.")

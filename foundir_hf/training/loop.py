@@ -18,6 +18,7 @@ from diffusers import SchedulerMixin
 from diffusers.training_utils import EMAModel
 from tqdm.auto import tqdm
 
+from ..adapters.attach import adapter_parameters
 from ..data.augmentation import Augmentation
 from ..data.loading import InMemory, TrainingData
 from ..data.pairs import PairBatch, PairSource
@@ -26,7 +27,7 @@ from ..files import write_whole
 from .checkpoints import Progress, find_checkpoint, load_checkpoint, read_progress, save_checkpoint
 from .config import StageConfig, TrainConfig
 from .equilibrium import build_task_scheduler
-from .export import save_pipeline
+from .export import result_name, save_result
 from .objectives import OBJECTIVES, FoundIRModules
 from .performance import configure
 from .preemption import PreemptedError, Preemption
@@ -61,7 +62,8 @@ def train(
         data, validation, manifest, in_memory, workers: See [`~foundir_hf.data.loading.TrainingData`].
         output: Run folder: `checkpoint-*` (training state), `STAGE` (a pipeline in full precision for each finished stage), `log.jsonl`
             (losses, validation, shares, speed), `tracking` (of trackers), `equilibrium-STAGE.json` (shares and scores of every round),
-            `pipeline` (half precision, what `foundir --checkpoint` takes, renewed at every validation of an `end_to_end` stage).
+            `pipeline` (half precision, what `foundir --checkpoint` takes, renewed at every validation of an `end_to_end` stage). Where the
+            recipe trains an adapter, `STAGE` and, instead of `pipeline`, `adapter` are adapters, what `foundir --adapter` takes.
         resume: See [`~foundir_hf.training.checkpoints.find_checkpoint`].
 
     Raises:
@@ -209,7 +211,7 @@ def train(
                     with averages():
                         measured = validate_together(accelerator, modules, stage, noise_scheduler, reference)
                         if stage.objective == "end_to_end" and main:
-                            save_pipeline(modules, noise_scheduler, output / "pipeline")
+                            save_result(modules, noise_scheduler, output / result_name(modules))
                     rows = {task: score.row() for task, score in measured.items()}
                     experts = {task: {name: round(w, 4) for name, w in score.experts.items()} for task, score in measured.items()}
                     telemetry.log(stage.name, progress.step, progress.samples, {"validation": rows, "experts": experts})
@@ -233,7 +235,7 @@ def train(
         source.close()
         progress.stage, progress.step, progress.loss = stage_index + 1, 0, None
         if run.is_main_process:
-            save_pipeline(modules, noise_scheduler, output / stage.name, torch.float32)
+            save_result(modules, noise_scheduler, output / stage.name, torch.float32)
     telemetry.close()
     return modules
 
@@ -265,12 +267,13 @@ def accumulate_gradients(
 
 
 def parameter_groups(modules: FoundIRModules, stage: StageConfig) -> list[dict]:
-    """AdamW's groups for a stage, one a learning-rate factor; every parameter that no prefix matches is frozen."""
+    """AdamW's groups for a stage, one a learning-rate factor; what no prefix matches is frozen, and all but an adapter."""
     by_factor: dict[float, list[torch.nn.Parameter]] = {}
+    learning = adapter_parameters(modules) or dict(modules.named_parameters()).keys()
     matched = set()
     for name, parameter in modules.named_parameters():
         prefix = max((p for p in stage.trainable if name.startswith(p)), key=len, default=None)
-        parameter.requires_grad_(prefix is not None and stage.trainable[prefix] > 0)
+        parameter.requires_grad_(name in learning and prefix is not None and stage.trainable[prefix] > 0)
         if parameter.requires_grad:
             matched.add(prefix)
             by_factor.setdefault(stage.trainable[prefix], []).append(parameter)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from diffusers import SchedulerMixin
 from torch import nn
 
+from ..adapters.files import Base
 from ..data.pairs import PairBatch
 from ..models.autoencoder_foundir import FoundIRAutoencoderKL
 from ..models.lq_encoder_foundir import FoundIRLQEncoder
@@ -22,12 +23,14 @@ KL_WEIGHT = 1e-6  # Latent Diffusion (CVPR 2022) keeps the latent's scale in han
 class FoundIRModules(nn.Module):
     """The trained components as one module, so that one wrapper (DDP, FSDP) sees all of them.
 
-    `forward` runs the objective of `stage`, a function of this file.
+    `forward` runs the objective of `stage`, a function of this file. `base` is what they are where they carry an adapter, which is then
+    what is trained.
     """
 
     def __init__(self, vae: FoundIRAutoencoderKL, lq_encoder: FoundIRLQEncoder, unet: FoundIRUNet2DConditionModel):
         super().__init__()
         self.vae, self.lq_encoder, self.unet = vae, lq_encoder, unet
+        self.base: Base | None = None
 
     def forward(self, stage: StageConfig, batch: PairBatch, noise_scheduler: SchedulerMixin, generator: torch.Generator) -> torch.Tensor:
         return OBJECTIVES[stage.objective](self, stage, batch, noise_scheduler, generator)

@@ -38,6 +38,10 @@ def check_sharding(accelerator: Accelerator, config: TrainConfig, resumed: Path 
         # Its engine steps within the backward pass: no update that is not finite could be skipped. It keeps the exact weights to itself.
         raise ValueError("`distributed_type` DEEPSPEED is not supported: training/accelerate/zero2.yaml shards the same through FSDP.")
     if is_sharded(accelerator):
+        if config.adapter is not None:
+            raise ValueError(
+                "`adapter` is trained with whole weights: it is small, and what it adapts needs neither gradients nor moments."
+            )
         if not accelerator.is_fsdp2:
             raise ValueError("`fsdp_version` must be 2, got 1.")
         if config.mixed_precision == "fp16" or config.compile:

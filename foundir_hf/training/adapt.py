@@ -1,0 +1,178 @@
+"""From a base checkpoint and data of one's own to an adapter: a recipe of one stage, the training loop, measured before and after."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ..adapters.attach import AdapterConfig, count_parameters, without_adapters
+from ..adapters.card import Gain, write_card
+from ..adapters.files import Base, save_adapter
+from ..data.loading import TrainingData
+from ..data.samples import Source
+from ..data.sources import open_source
+from .build import load_modules, prepare_modules
+from .config import StageConfig, TrainConfig
+from .export import save_pipeline
+from .loop import train
+from .objectives import FoundIRModules
+from .validation import TaskScore, validate
+
+# Found by trial on 30 pairs and `tiny`; whoever adapts the whole model moves every weight, and by less.
+LEARNING_RATES = {"lora": 1e-3, "adaptir": 2e-3, "full": 2e-4}
+CONTEXT = 256  # pixels: tone is judged by surroundings, and those of a whole photograph are wide
+# A restoration's parameters: all but the encoder that makes the latents.
+_RESTORING = ("vae.decoder.", "vae.post_quant_conv.", "vae.shortcut.decode.", "vae.skips.", "vae.pixel_skip.", "lq_encoder.", "unet.")
+
+
+def adaptation_recipe(
+    checkpoint: str,
+    adapter: AdapterConfig | None,
+    *,
+    tasks: Sequence[str] = (),
+    steps: int = 400,
+    batch_size: int = 4,
+    crop_size: int = 64,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    trackers: Sequence[str] = (),
+) -> TrainConfig:
+    """The recipe of an adaptation: one `end_to_end` stage, the loss in decibels, that starts from `checkpoint`.
+
+    Args:
+        checkpoint: What is adapted, see [`~foundir_hf.hub.resolve_checkpoint`].
+        adapter: What is trained; `None` fine-tunes the whole model.
+        tasks: Sub-tasks that clean photographs are degraded by, in equal shares; pairs need none.
+        steps, batch_size, crop_size: As in [`~foundir_hf.training.config.StageConfig`].
+        learning_rate: Peak; left out, that of [`LEARNING_RATES`].
+        seed, trackers: As in [`~foundir_hf.training.config.TrainConfig`].
+    """
+    method = "full" if adapter is None else adapter.method
+    prefixes = _RESTORING if adapter is None else tuple(f"{name}." for name in adapter.components)
+    stage = StageConfig(
+        name="adapt",
+        objective="end_to_end",
+        loss="psnr",
+        steps=steps,
+        learning_rate=LEARNING_RATES[method] if learning_rate is None else learning_rate,
+        warmup_steps=min(20, steps // 4),
+        batch_size=batch_size,
+        crop_size=crop_size,
+        context_size=max(CONTEXT, 2 * crop_size),
+        tasks=dict.fromkeys(tasks, 1.0) or {"clean": 1.0},
+        trainable=dict.fromkeys(prefixes, 1.0),
+    )
+    return TrainConfig(
+        configuration=checkpoint,
+        initial_checkpoint=checkpoint,
+        adapter=adapter,
+        stages=(stage,),
+        seed=seed,
+        trackers=tuple(trackers),
+        checkpoint_minutes=1.0,
+        validation_minutes=5.0,
+        reference_size=CONTEXT,
+    )
+
+
+def adapt(config: TrainConfig, data: str | Path, output: Path, *, validation: str | Path | None = None) -> tuple[dict[str, Gain], bool]:
+    """Trains, measures before and after, and writes `output`: an adapter with its card, or a pipeline where the whole model was trained.
+
+    The run itself (checkpoints, log, trackers) is kept in the folder `OUTPUT.run` beside it; the same call goes on from there.
+
+    Args:
+        config: See [`adaptation_recipe`].
+        data, validation: See [`~foundir_hf.data.loading.TrainingData`].
+        output: Must not exist; appears whole.
+
+    Returns:
+        The gains on the reference pairs, by task, and whether training saw none of these.
+
+    Raises:
+        ValueError: If `output` exists, the data do not fit, or `OUTPUT.run` was begun with other settings.
+    """
+    if output.exists():
+        raise ValueError(f"{output}: exists; an adaptation never replaces anything.")
+    run = output.with_name(f"{output.name}.run")
+    check_tasks(config, data)
+    settings = {**json.loads(json.dumps(asdict(config))), "data": str(data), "validation": None if validation is None else str(validation)}
+    begun_before = run.exists()
+    check_settings(run, settings)
+    modules, noise_scheduler = prepare_modules(config)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        modules = train(config, modules, noise_scheduler, data, run, validation=validation)
+    except (ValueError, ImportError, OSError):
+        if not begun_before and not list(run.glob("checkpoint-*")):
+            shutil.rmtree(run)  # bad data, found before the first step
+        raise
+
+    stage, adapter, checkpoint = config.stages[0], config.adapter, str(config.initial_checkpoint)
+    measured = TrainingData(data, validation=validation, reference_samples=config.reference_samples, in_memory="no", workers=0)
+    reference = measured.reference(stage.tasks, config.reference_size)
+    modules.to("cpu")
+    after = validate(modules, stage, noise_scheduler, reference)
+    if adapter is None:
+        base = validate(load_modules(checkpoint)[0], stage, noise_scheduler, reference)
+    else:
+        with without_adapters(modules):
+            base = validate(modules, stage, noise_scheduler, reference)
+    gains = {task: _gain(base[task], after[task]) for task in reference}
+    card = write_card(
+        name=output.name,
+        method="full" if adapter is None else adapter.method,
+        base=Base.of_checkpoint(checkpoint).checkpoint,
+        size=_size(modules, stage),
+        training=f"Trained on {_describe(data)} for {stage.steps} steps of {stage.batch_size} crops of {stage.crop_size} pixels.",
+        gains=gains,
+        held_out=measured.held_out,
+    )
+    if adapter is None or modules.base is None:
+        unfinished = run / "unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        save_pipeline(modules, noise_scheduler, unfinished)
+        (unfinished / "README.md").write_text(card, encoding="utf-8")
+        unfinished.rename(output)
+    else:
+        save_adapter(modules, output, modules.base, card=card)
+    return gains, measured.held_out
+
+
+def check_tasks(config: TrainConfig, data: str | Path) -> None:
+    """Raises `ValueError` if clean photographs are to be trained on without a sub-task, or the folder cannot be read."""
+    source = open_source(data, "train")
+    tasks = set(config.stages[0].tasks) - {"clean"}
+    if not tasks and isinstance(source, Source) and all(source.task(i) is None for i in range(len(source))):
+        raise ValueError(f"{data}: holds clean photographs, no pairs; name the sub-tasks to degrade them by (`foundir tasks` lists them).")
+
+
+def check_settings(run: Path, settings: Mapping[str, Any]) -> None:
+    """Raises `ValueError` if the run in that folder was begun with other settings: it would be neither the one nor the other."""
+    path = run / "settings.json"
+    if run.exists() and not path.is_file():
+        raise ValueError(f"{run}: exists and is no run that could go on.")
+    begun = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
+    if changed := [name for name in settings if begun.get(name) != settings[name]]:
+        raise ValueError(f"{run}: was begun with other settings ({', '.join(changed)}). Give the same, another output, or remove it.")
+
+
+def _gain(base: TaskScore, after: TaskScore) -> Gain:
+    return Gain(len(after.after), fmean(after.before), fmean(base.after), fmean(after.after))
+
+
+def _size(modules: FoundIRModules, stage: StageConfig) -> str:
+    if modules.base is not None:
+        return str(count_parameters(modules, "default"))
+    trained = sum(p.numel() for name, p in modules.named_parameters() if name.startswith(tuple(stage.trainable)))
+    return f"{trained:,} parameters"
+
+
+def _describe(data: str | Path) -> str:
+    source = open_source(data, "train")
+    return f"{len(source)} samples" if isinstance(source, Source) else "a streamed data set"
