@@ -1,0 +1,290 @@
+"""AdaptIR's experiment (NeurIPS 2024, tables 1 to 4) on our base: equal parameters, equal data, equal steps, over seeds.
+
+    python benchmarks/adapters.py runs/adapters --data PHOTOS --test CBSD68/GT --seeds 0 1 2
+
+makes pairs of every damage, trains every method on them for every seed, scores it on photographs nobody trained on, and writes `report.md`
+and `results.json`. Cells that are there are not trained again: an interrupted benchmark goes on, and `--tasks`, `--methods`, `--seeds` add
+to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from equilibrium import interval
+from peft.tuners.tuners_utils import BaseTunerLayer
+from PIL import Image
+from torch import nn
+
+from foundir_hf.adapters.adaptir import AdaptIRConfig
+from foundir_hf.adapters.attach import PRESETS, AdapterConfig, adapter_parameters
+from foundir_hf.adapters.files import Base
+from foundir_hf.data.degradations.noise import gaussian_noise
+from foundir_hf.data.photos import list_photos
+from foundir_hf.data.tasks import TASKS, Task
+from foundir_hf.evaluation.damage import degrade_image
+from foundir_hf.evaluation.metrics import psnr, ssim
+from foundir_hf.evaluation.tables import markdown_table
+
+COMPONENTS = ("lq_encoder", "unet", "vae")
+SIDE = 256  # of the pairs, in pixels
+
+
+def low_resolution(images: torch.Tensor, generator: torch.Generator, *, then: Task) -> torch.Tensor:
+    """A quarter of the size by the bicubic kernel, more damage at that size, and back: the paper's hybrids."""
+    size = [side // 4 for side in images.shape[2:]]
+    small = nn.functional.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(0, 1)
+    return nn.functional.interpolate(then.degrade(small, generator), size=images.shape[2:], mode="bicubic").clamp(0, 1)
+
+
+def _fixed(name: str, **ranges: tuple[float, float]) -> Task:
+    return replace(TASKS[name], ranges={**TASKS[name].ranges, **ranges})
+
+
+NOISE_30, JPEG_30 = _fixed("gaussian_noise", sigma=(30, 30)), _fixed("jpeg", quality=(30, 30))
+# The paper's tasks by its names, and one damage that the base has never seen.
+DAMAGES: dict[str, Task] = {
+    "lr4_noise30": replace(NOISE_30, name="lr4_noise30", recipe=low_resolution, ranges={"then": NOISE_30}),
+    "lr4_jpeg30": replace(JPEG_30, name="lr4_jpeg30", recipe=low_resolution, ranges={"then": JPEG_30}),
+    "noise30": replace(NOISE_30, name="noise30"),
+    "noise50": replace(NOISE_30, name="noise50", recipe=gaussian_noise, ranges={"sigma": (50, 50)}),
+    "light_rain": TASKS["light_rain"],
+    "heavy_rain": TASKS["heavy_rain"],
+    "low_light": TASKS["low_light"],
+    "moire": TASKS["moire"],
+}
+
+
+class Bottleneck(nn.Module, BaseTunerLayer):
+    """A plain adapter (Houlsby et al., ICML 2019) beside a convolution: 1x1 down, GELU, 1x1 up that starts at zero."""
+
+    adapter_layer_names = ("bottleneck",)
+
+    def __init__(self, base_layer: nn.Conv2d, hidden: int):
+        super().__init__()
+        self.base_layer = base_layer
+        up = nn.Conv2d(hidden, base_layer.out_channels, 1, bias=False)
+        nn.init.zeros_(up.weight)
+        self.bottleneck = nn.Sequential(nn.Conv2d(base_layer.in_channels, hidden, 1), nn.GELU(), up)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        result, adapted = self.base_layer(hidden_states), self.bottleneck(hidden_states)
+        return result + (adapted if adapted.shape == result.shape else nn.functional.adaptive_avg_pool2d(adapted, result.shape[-2:]))
+
+
+class ScaleShift(nn.Module, BaseTunerLayer):
+    """SSF (NeurIPS 2022): a factor and an offset for every channel that a convolution returns."""
+
+    adapter_layer_names = ("affine",)
+
+    def __init__(self, base_layer: nn.Conv2d):
+        super().__init__()
+        self.base_layer = base_layer
+        shape = (base_layer.out_channels, 1, 1)
+        self.affine = nn.ParameterDict({"scale": torch.ones(shape), "shift": torch.zeros(shape)})
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.base_layer(hidden_states) * self.affine["scale"] + self.affine["shift"]
+
+
+def wrap(modules: nn.Module, make: Callable[[nn.Conv2d], nn.Module]) -> None:
+    """Puts `make(convolution)` in the place of each convolution that the other methods adapt."""
+    for component in COMPONENTS:
+        root = getattr(modules, component)
+        pattern = re.compile(PRESETS["convolutions"][component])
+        for name in [name for name, module in root.named_modules() if pattern.fullmatch(name) and isinstance(module, nn.Conv2d)]:
+            parent, _, child = name.rpartition(".")
+            owner = root.get_submodule(parent)
+            setattr(owner, child, make(getattr(owner, child)))
+
+
+def attach_adaptir(modules: nn.Module, size: int, **options: Any) -> None:
+    """AdaptIR beside the same convolutions; `size` is how many times narrower than the input its bottleneck is."""
+    for component in COMPONENTS:
+        config = AdaptIRConfig(target_modules=PRESETS["convolutions"][component], reduction=size, min_hidden_size=2, **options)
+        getattr(modules, component).add_adapter(config)
+
+
+def attach_lora(modules: nn.Module, size: int, targets: str) -> None:
+    """LoRA of rank `size`."""
+    from foundir_hf.adapters.attach import add_adapter
+
+    add_adapter(modules, AdapterConfig("lora", targets=targets, rank=size))  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a method is attached with a size, the sizes that are tried from the largest number of parameters down, and its learning rate."""
+
+    attach: Callable[[nn.Module, int], None] | None
+    sizes: Sequence[int] = (0,)
+    learning_rate: float = 1e-3
+
+
+_NARROW, _RANKS = tuple(range(1, 49)), tuple(range(32, 0, -1))
+METHODS: dict[str, Method] = {
+    "base": Method(None),
+    "lora": Method(partial(attach_lora, targets="attention"), _RANKS),
+    "conv_lora": Method(partial(attach_lora, targets="convolutions"), _RANKS),
+    "bottleneck": Method(lambda modules, size: wrap(modules, partial(Bottleneck, hidden=size)), _RANKS, 2e-3),
+    "ssf": Method(lambda modules, size: wrap(modules, ScaleShift), learning_rate=2e-3),
+    "adaptir": Method(attach_adaptir, _NARROW, 2e-3),
+    "adaptir_no_local": Method(partial(attach_adaptir, branches=["global", "channel"]), _NARROW, 2e-3),
+    "adaptir_no_global": Method(partial(attach_adaptir, branches=["local", "channel"]), _NARROW, 2e-3),
+    "adaptir_no_channel": Method(partial(attach_adaptir, branches=["local", "global"]), _NARROW, 2e-3),
+    "adaptir_sum": Method(partial(attach_adaptir, interaction=False), _NARROW, 2e-3),
+    "full": Method(None, learning_rate=2e-4),
+}
+
+
+def fitting_size(method: Method, checkpoint: str, budget: float) -> int:
+    """The size with the most parameters within `budget`, a share of the base's; the smallest where none is."""
+    from foundir_hf.training.build import load_modules
+
+    for size in method.sizes:
+        modules, _ = load_modules(checkpoint)
+        base = sum(parameter.numel() for parameter in modules.parameters())
+        if method.attach is not None:
+            method.attach(modules, size)
+        own = adapter_parameters(modules)
+        if sum(p.numel() for name, p in modules.named_parameters() if name in own) <= budget * base:
+            return size
+    return method.sizes[-1]
+
+
+def write_pairs(folder: Path, task: Task, photos: Sequence[Path], seed: int) -> None:
+    """A crop from the middle of each photograph, clean and damaged, as `HQ/` and `LQ/`; nothing where they are already."""
+    if (folder / "LQ").is_dir() and len(list((folder / "LQ").iterdir())) == len(photos):
+        return
+    for part in ("HQ", "LQ"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for path in photos:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        top, left = ((side - SIDE) // 2 for side in pixels.shape[:2])
+        truth = np.ascontiguousarray(pixels[top : top + SIDE, left : left + SIDE])
+        Image.fromarray(truth).save(folder / "HQ" / f"{path.stem}.png")
+        Image.fromarray(degrade_image(truth, task, path.name, seed)).save(folder / "LQ" / f"{path.stem}.png")
+
+
+def train_cell(task: str, method_name: str, seed: int, size: int, arguments: argparse.Namespace) -> Path:
+    """Trains and scores one cell; returns the file of its scores."""
+    from foundir_hf.cli import quiet_libraries
+    from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline
+    from foundir_hf.training.adapt import adaptation_recipe
+    from foundir_hf.training.build import load_modules
+    from foundir_hf.training.loop import train
+
+    torch.set_num_threads(1)
+    quiet_libraries()
+    folder = arguments.runs / task / method_name / f"seed-{seed}"
+    result, method = folder / "result.json", METHODS[method_name]
+    if result.is_file():
+        return result
+    modules, noise_scheduler = load_modules(arguments.checkpoint)
+    torch.manual_seed(seed)
+    if method.attach is not None:
+        method.attach(modules, size)
+    if getattr(modules.unet, "peft_config", None) or getattr(modules.vae, "peft_config", None):
+        modules.base = Base.of_checkpoint(arguments.checkpoint)  # the loop then writes an adapter and no pipeline
+    own = adapter_parameters(modules)
+    total = sum(p.numel() for p in modules.parameters())
+    trained = sum(p.numel() for name, p in modules.named_parameters() if name in own)
+    began = time.monotonic()
+    if method_name != "base":
+        recipe = adaptation_recipe(
+            arguments.checkpoint, None, steps=arguments.steps, batch_size=8, learning_rate=method.learning_rate, seed=seed
+        )
+        (stage,) = recipe.stages
+        if own:
+            parts = [component for component in COMPONENTS if any(name.startswith(component) for name in own)]
+            stage = replace(stage, trainable={f"{component}.": 1.0 for component in parts})
+        recipe = replace(recipe, stages=(stage,), checkpoint_minutes=1e6, validation_minutes=1e6, reference_samples=1, ema_decay=0.99)
+        train(recipe, modules, noise_scheduler, arguments.runs / "pairs" / task, folder)
+        trained = trained or sum(p.numel() for name, p in modules.named_parameters() if name.startswith(tuple(stage.trainable)))
+    minutes = (time.monotonic() - began) / 60
+    pipeline = FoundIRPipeline(modules.vae.eval(), modules.lq_encoder.eval(), modules.unet.eval(), noise_scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    rows = []
+    for path in sorted((arguments.runs / "pairs" / task / "test" / "LQ").iterdir()):
+        damaged, truth = (np.asarray(Image.open(path.parents[1] / part / path.name)) for part in ("LQ", "HQ"))
+        restored = np.asarray(pipeline(Image.fromarray(damaged), generator=torch.Generator().manual_seed(0)).images[0])
+        rows.append({"input": psnr(damaged, truth), "psnr": psnr(restored, truth), "ssim": ssim(restored, truth)})
+    shutil.rmtree(folder, ignore_errors=True)  # checkpoints; what counts are the scores
+    folder.mkdir(parents=True)
+    cell = {"task": task, "method": method_name, "seed": seed, "size": size, "trained": trained, "total": total, "minutes": minutes}
+    result.write_text(json.dumps({**cell, "scores": rows}), encoding="utf-8")
+    return result
+
+
+def report(results: Sequence[Mapping[str, Any]]) -> str:
+    """A row a method, a column a task: PSNR over the test photographs, mean over seeds with half of Student's 95 % interval."""
+    tasks, methods = (list(dict.fromkeys(row[key] for row in results)) for key in ("task", "method"))
+    lines = []
+    inputs = [next(row for row in results if row["task"] == task)["scores"] for task in tasks]
+    lines.append(["input", "", "", *(f"{fmean(score['input'] for score in scores):.2f}" for scores in inputs)])
+    for method in sorted(methods, key=list(METHODS).index):
+        own = [row for row in results if row["method"] == method]
+        cells = []
+        for task in tasks:
+            means = [[fmean(score[metric] for score in row["scores"]) for metric in ("psnr", "ssim")] for row in own if row["task"] == task]
+            if not means:
+                cells.append("-")
+                continue
+            spread = interval([value for value, _ in means])
+            half = "" if math.isnan(spread) or method == "base" else f" ± {spread:.2f}"
+            cells.append(f"{fmean(p for p, _ in means):.2f}{half} / {fmean(s for _, s in means):.4f}")
+        lines.append([method, f"{own[0]['trained']:,}", f"{fmean(row['minutes'] for row in own):.1f}", *cells])
+    return markdown_table(["method", "parameters", "minutes", *tasks], lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", type=Path, help="folder of pairs, runs and report")
+    parser.add_argument("--data", type=Path, required=True, help="photographs to train on")
+    parser.add_argument("--test", type=Path, required=True, help="other photographs, to score with")
+    parser.add_argument("--checkpoint", default="tiny", help="the frozen base")
+    parser.add_argument("--tasks", nargs="+", choices=DAMAGES, default=list(DAMAGES))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--pairs", type=int, default=200, help="to train on (default: 200)")
+    parser.add_argument("--photographs", type=int, default=24, help="to score with (default: 24)")
+    parser.add_argument("--budget", type=float, default=0.006, help="parameters of an adapter, as a share of the base's (default: 0.006)")
+    parser.add_argument("--steps", type=int, default=300, help="of 8 crops of 64 pixels (default: 300)")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
+    arguments = parser.parse_args()
+    train, test = list_photos(arguments.data), list_photos(arguments.test)
+    parts = {"train": train[:: max(1, len(train) // (arguments.pairs + 4))][: arguments.pairs + 4], "test": test[: arguments.photographs]}
+    parts["val"] = [parts["train"].pop() for _ in range(4)]
+    for task, (part, photos) in product(arguments.tasks, parts.items()):
+        write_pairs(arguments.runs / "pairs" / task / part, DAMAGES[task], photos, seed=part == "test")
+    sizes = {name: fitting_size(METHODS[name], arguments.checkpoint, arguments.budget) for name in arguments.methods}
+    cells = list(product(arguments.seeds, arguments.tasks, arguments.methods))
+    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(train_cell, task, name, seed, sizes[name], arguments) for seed, task, name in cells]
+        for number, future in enumerate(as_completed(futures), 1):
+            print(f"{number} of {len(futures)}: {future.result().parent}", flush=True)
+    results = [json.loads(path.read_text()) for path in sorted(arguments.runs.glob("*/*/*/result.json"))]
+    (arguments.runs / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    (arguments.runs / "report.md").write_text(report(results) + "\n", encoding="utf-8")
+    print(report(results))
+
+
+if __name__ == "__main__":
+    main()
