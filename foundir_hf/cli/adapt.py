@@ -66,17 +66,17 @@ def run(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
             trackers=arguments.tracker,
         )
-        gains, held_out = adapt(config, arguments.data, arguments.output, validation=arguments.validation)
+        done = adapt(config, arguments.data, arguments.output, validation=arguments.validation)
     except PreemptedError as error:
         print(f"foundir: {error}", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM) from error
     except (ImportError, OSError, ValueError, FloatingPointError) as error:
         raise UsageError(" ".join(str(error).split())) from error
-    for task, gain in gains.items():
+    for task, gain in done.gains.items():
         print(
             f"{task}: input {gain.before:.2f} dB, {arguments.checkpoint} {gain.base:.2f} dB, adapted {gain.after:.2f} dB "
             f"({gain.after - gain.base:+.2f}, {gain.pairs} pairs)"
         )
-    if not held_out:
+    if not done.held_out:
         print("Training saw these pairs: give --validation, or val/ beside train/, for numbers that say something.")
-    print(f"-> {arguments.output}")
+    print(f"-> {arguments.output} ({done.size})")

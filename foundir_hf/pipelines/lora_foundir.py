@@ -48,6 +48,7 @@ class FoundIRLoraLoaderMixin(LoraBaseMixin):
         self,
         pretrained_model_name_or_path_or_dict: str | Path | dict[str, torch.Tensor],
         adapter_name: str | None = None,
+        weight_name: str | None = None,
         revision: str | None = None,
         check_base: bool = True,
     ) -> None:
@@ -57,6 +58,7 @@ class FoundIRLoraLoaderMixin(LoraBaseMixin):
             pretrained_model_name_or_path_or_dict: A folder or Hub repository written by `foundir adapt` (peft's files for each component)
                 or by [`save_lora_weights`]; such a file; or its tensors, with the component's name before each key.
             adapter_name: What to call it; left out, `default_0`, `default_1`, ...
+            weight_name: A file of the folder or repository, if it is called otherwise than diffusers calls it.
             revision: Of a Hub repository.
             check_base: Refuse an adapter that was trained on other weights than this pipeline's, as far as its files say.
 
@@ -65,7 +67,10 @@ class FoundIRLoraLoaderMixin(LoraBaseMixin):
                 not finite. The pipeline then stays as it was.
         """
         source = pretrained_model_name_or_path_or_dict
-        parts = unpack(source, {}) if isinstance(source, dict) else self._read(find_adapter(source, revision), check_base)
+        if isinstance(source, dict):
+            parts = unpack(source, {})
+        else:
+            parts = self._read(find_adapter(source, revision) / (weight_name or ""), check_base)
         taken = self._adapter_names()
         name = adapter_name or next(f"default_{i}" for i in count() if f"default_{i}" not in taken)
         if name in taken:
@@ -84,8 +89,8 @@ class FoundIRLoraLoaderMixin(LoraBaseMixin):
         self.set_adapters(name)
 
     def _read(self, path: Path, check_base: bool) -> dict[str, Part]:
-        if path.is_file() or (path / LORA_WEIGHT_NAME_SAFE).is_file():
-            weights, metadata = read_safetensors(path if path.is_file() else path / LORA_WEIGHT_NAME_SAFE)
+        if not path.is_dir() or (path / LORA_WEIGHT_NAME_SAFE).is_file():
+            weights, metadata = read_safetensors(path / LORA_WEIGHT_NAME_SAFE if path.is_dir() else path)
             return unpack(weights, json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY, "{}")))
         index, parts = read_adapter(path)
         if index["method"] != "lora":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -28,6 +28,21 @@ LEARNING_RATES = {"lora": 1e-3, "adaptir": 2e-3, "full": 2e-4}
 CONTEXT = 256  # pixels: tone is judged by surroundings, and those of a whole photograph are wide
 # A restoration's parameters: all but the encoder that makes the latents.
 _RESTORING = ("vae.decoder.", "vae.post_quant_conv.", "vae.shortcut.decode.", "vae.skips.", "vae.pixel_skip.", "lq_encoder.", "unet.")
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What came of it.
+
+    Args:
+        gains: On the reference pairs, by task.
+        held_out: Whether training saw none of these.
+        size: How many parameters were trained, and which share of the base's.
+    """
+
+    gains: dict[str, Gain]
+    held_out: bool
+    size: str
 
 
 def adaptation_recipe(
@@ -80,7 +95,7 @@ def adaptation_recipe(
     )
 
 
-def adapt(config: TrainConfig, data: str | Path, output: Path, *, validation: str | Path | None = None) -> tuple[dict[str, Gain], bool]:
+def adapt(config: TrainConfig, data: str | Path, output: Path, *, validation: str | Path | None = None) -> Adaptation:
     """Trains, measures before and after, and writes `output`: an adapter with its card, or a pipeline where the whole model was trained.
 
     The run itself (checkpoints, log, trackers) is kept in the folder `OUTPUT.run` beside it; the same call goes on from there.
@@ -89,9 +104,6 @@ def adapt(config: TrainConfig, data: str | Path, output: Path, *, validation: st
         config: See [`adaptation_recipe`].
         data, validation: See [`~foundir_hf.data.loading.TrainingData`].
         output: Must not exist; appears whole.
-
-    Returns:
-        The gains on the reference pairs, by task, and whether training saw none of these.
 
     Raises:
         ValueError: If `output` exists, the data do not fit, or `OUTPUT.run` was begun with other settings.
@@ -123,15 +135,15 @@ def adapt(config: TrainConfig, data: str | Path, output: Path, *, validation: st
     else:
         with without_adapters(modules):
             base = validate(modules, stage, noise_scheduler, reference)
-    gains = {task: _gain(base[task], after[task]) for task in reference}
+    done = Adaptation({task: _gain(base[task], after[task]) for task in reference}, measured.held_out, _size(modules, stage))
     card = write_card(
         name=output.name,
         method="full" if adapter is None else adapter.method,
         base=Base.of_checkpoint(checkpoint).checkpoint,
-        size=_size(modules, stage),
+        size=done.size,
         training=f"Trained on {_describe(data)} for {stage.steps} steps of {stage.batch_size} crops of {stage.crop_size} pixels.",
-        gains=gains,
-        held_out=measured.held_out,
+        gains=done.gains,
+        held_out=done.held_out,
     )
     if adapter is None or modules.base is None:
         unfinished = run / "unfinished"
@@ -141,7 +153,7 @@ def adapt(config: TrainConfig, data: str | Path, output: Path, *, validation: st
         unfinished.rename(output)
     else:
         save_adapter(modules, output, modules.base, card=card)
-    return gains, measured.held_out
+    return done
 
 
 def check_tasks(config: TrainConfig, data: str | Path) -> None:
@@ -170,7 +182,8 @@ def _size(modules: FoundIRModules, stage: StageConfig) -> str:
     if modules.base is not None:
         return str(count_parameters(modules, "default"))
     trained = sum(p.numel() for name, p in modules.named_parameters() if name.startswith(tuple(stage.trainable)))
-    return f"{trained:,} parameters"
+    total = sum(p.numel() for p in modules.parameters())
+    return f"{trained:,} parameters, {trained / total:.1%} of {total:,}"
 
 
 def _describe(data: str | Path) -> str:

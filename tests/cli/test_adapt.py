@@ -18,11 +18,15 @@ import torch
 from PIL import Image, ImageFilter
 
 from foundir_hf.adapters.attach import AdapterConfig
+from foundir_hf.adapters.files import load_adapter
 from foundir_hf.cli import main
 from foundir_hf.cli.common import UsageError, split_weight
+from foundir_hf.hub import load_pipeline
 from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline
 from foundir_hf.training.adapt import adapt, adaptation_recipe
 from foundir_hf.training.build import build_modules, prepare_modules
+from foundir_hf.training.config import TrainConfig
+from foundir_hf.training.loop import parameter_groups, train
 from foundir_hf.training.objectives import FoundIRModules
 
 SMALL = ["--batch-size", "2", "--crop-size", "16"]
@@ -224,11 +228,38 @@ def test_a_weight_follows_the_last_colon_unless_the_path_has_it(tmp_path, monkey
             split_weight(text)
 
 
+def test_a_recipe_trains_an_adapter_in_the_script_s_loop_too(base, pairs, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    text = f"""
+configuration: nano
+initial_checkpoint: {base}
+adapter: {{method: lora, rank: 2, components: [vae]}}
+reference_samples: 1
+reference_size: 32
+stages:
+  - {{name: a, objective: end_to_end, steps: 2, batch_size: 1, crop_size: 16, context_size: 32, trainable: {{vae.: 1.0}}}}
+  - {{name: b, objective: end_to_end, steps: 2, batch_size: 1, crop_size: 16, context_size: 32, trainable: {{vae.skips.: 1.0}}}}
+"""
+    recipe.write_text(text)
+    config = TrainConfig.from_yaml(recipe)
+    train(config, *prepare_modules(config), pairs, tmp_path / "run")
+    pipe = load_pipeline(base)
+    for name in ("adapter", "a", "b"):
+        load_adapter(pipe, tmp_path / "run" / name)
+    assert not (tmp_path / "run" / "pipeline").exists()
+    for old, new, message in (
+        (f"initial_checkpoint: {base}", "", "`adapter` needs the `initial_checkpoint` that it adapts"),
+        ("method: lora", "methods: lora", r"adapter: unknown keys \['methods'\]"),
+        ("method: lora", "method: prefix", "adapter: `method` must be one of"),
+    ):
+        recipe.write_text(text.replace(old, new))
+        with pytest.raises(ValueError, match=message):
+            TrainConfig.from_yaml(recipe)
+
+
 def test_only_the_adapter_learns(base):
     config = adaptation_recipe(str(base), AdapterConfig("lora", components=("vae",)))
     modules, _ = prepare_modules(config)
-    from foundir_hf.training.loop import parameter_groups
-
     (group,) = parameter_groups(modules, config.stages[0])
     trained = {name for name, parameter in modules.named_parameters() if parameter.requires_grad}
     assert len(group["params"]) == len(trained)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -97,10 +98,13 @@ def test_diffusers_own_file_is_written_and_read(pipe, lora, base, tmp_path):
     FoundIRPipeline.save_lora_weights(tmp_path / "without", **layers)
     assert [p.name for p in (tmp_path / "with").iterdir()] == ["pytorch_lora_weights.safetensors"]
     file = tmp_path / "with" / "pytorch_lora_weights.safetensors"
-    for source in (tmp_path / "with", tmp_path / "without", file, load_file(file)):
+    (tmp_path / "named").mkdir()
+    shutil.copy(file, tmp_path / "named" / "mine.safetensors")
+    sources = [(path, None) for path in (tmp_path / "with", tmp_path / "without", file, load_file(file))]
+    for source, name in [*sources, (tmp_path / "named", "mine.safetensors")]:
         other = load_pipeline(base)
         other.set_progress_bar_config(disable=True)
-        other.load_lora_weights(source)
+        other.load_lora_weights(source, weight_name=name)
         assert other.get_active_adapters() == ["default_0"]
         assert torch.allclose(restored(other), adapted, atol=1e-5)
     with pytest.raises(ValueError, match="needs the layers of at least one component"):
@@ -137,6 +141,8 @@ def test_pickles_other_methods_and_taken_names_are_refused(pipe, lora, base, tmp
         pipe.load_lora_weights(tmp_path)
     with pytest.raises(ValueError, match="is no safetensors file"):
         pipe.load_lora_weights(tmp_path / "pytorch_lora_weights.bin")
+    with pytest.raises(ValueError, match="there is no such file"):
+        pipe.load_lora_weights(lora, weight_name="other.safetensors")
     pipe.load_lora_weights(lora, "scans")
     with pytest.raises(ValueError, match="`adapter_name` 'scans' is taken"):
         pipe.load_lora_weights(lora, "scans")

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from test_loop import CODEC_IN_PARTS, CONFIG, SHARED, in_two_processes, rows
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
+from foundir_hf.adapters.attach import AdapterConfig
 from foundir_hf.training import loop, objectives
 from foundir_hf.training.build import build_modules
 from foundir_hf.training.checkpoints import find_checkpoint
@@ -162,6 +163,11 @@ def launched(distributed_type: DistributedType, version: int = 2):
         (launched(DistributedType.DEEPSPEED), {}, "`distributed_type` DEEPSPEED is not supported: training/accelerate/zero2.yaml"),
         (launched(DistributedType.FSDP, 1), {}, "`fsdp_version` must be 2, got 1"),
         (launched(DistributedType.FSDP), {"mixed_precision": "fp16"}, "`mixed_precision` must be 'no' or 'bf16'.*got 'fp16', False"),
+        (
+            launched(DistributedType.FSDP),
+            {"initial_checkpoint": "tiny", "adapter": AdapterConfig()},
+            "`adapter` is trained with whole weights",
+        ),
         (launched(DistributedType.FSDP), {"compile": True}, "`compile` false; got 'no', True"),
     ],
 )
