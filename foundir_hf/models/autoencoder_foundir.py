@@ -104,6 +104,7 @@ class PixelSkip(nn.Module):
             restored = restored + gain * band
         rest = rest_gain * rest
         if self.latent_share:
+            assert latent_image is not None  # the decoder sees to it
             rest = torch.lerp(rest, self.bands(latent_image + 1)[-1], torch.tanh(share[0]))
         return restored + rest
 

@@ -23,7 +23,7 @@ from .loop import train
 from .objectives import FoundIRModules
 from .validation import TaskScore, validate
 
-# Found by trial on 30 pairs and `tiny`; whoever adapts the whole model moves every weight, and by less.
+# One rate each was tried, on 30 pairs and `tiny`; whoever adapts the whole model moves every weight, and by less.
 LEARNING_RATES = {"lora": 1e-3, "adaptir": 2e-3, "full": 2e-4}
 CONTEXT = 256  # pixels: tone is judged by surroundings, and those of a whole photograph are wide
 # A restoration's parameters: all but the encoder that makes the latents.
