@@ -23,7 +23,7 @@ Targets = Literal["convolutions", "attention"]
 # encoder makes the latents that the diffusion learns in, and takes no part in a restoration.
 PRESETS: dict[Targets, dict[str, str]] = {
     "convolutions": {
-        "lq_encoder": r"encoder\.(conv_in|.*resnets\.\d+\.conv[12])",
+        "lq_encoder": r"encoder\.(conv_in|.*resnets\.\d+\.conv[12])|refiner\.(conv_in|(before|middle|after)\.\d+\.conv[12])",
         "unet": r"conv_in\.condition_embedding\.conv_(in|out)|.*resnets\.\d+\.conv[12]",
         "vae": r"decoder\..*resnets\.\d+\.conv[12]|skips\.\d+\.value|pixel_skip\.conv",
     },

@@ -46,9 +46,6 @@ class PixelSkip(nn.Module):
     weakened where there is no edge, blur wants them strengthened; what no band holds, rain say, is left to the offset. It starts with
     gains of 1 and no offset: an untrained skip returns the photograph as it is.
 
-    Fine detail is the photograph's to give, what is there at large the latents': with `latent_share` the low-pass rest is, pixel by pixel,
-    led over to that of the image the latents stand for. The share starts at 0 and is learnt with the gains.
-
     Args:
         channels (`int`): Of the decoder's features.
         image_channels (`int`): Of the photograph.
@@ -56,57 +53,35 @@ class PixelSkip(nn.Module):
         num_bands (`int`): Fine bands, each an octave, beside the low-pass rest.
         embed_dim (`int`, *optional*): Width of the LQ encoder's embedding of the whole image, which then sets gains and offset for all
             pixels at once; the features add what differs from place to place.
-        latent_share (`bool`, defaults to `False`): Predict how much of the low-pass rest comes from the latents.
     """
 
     max_log_gain = 3.0  # a factor of 20 either way
 
-    def __init__(
-        self,
-        channels: int,
-        image_channels: int,
-        patch_size: int,
-        num_bands: int = 4,
-        embed_dim: int | None = None,
-        latent_share: bool = False,
-    ):
+    def __init__(self, channels: int, image_channels: int, patch_size: int, num_bands: int = 4, embed_dim: int | None = None):
         super().__init__()
-        self.image_channels, self.patch_size, self.num_bands, self.latent_share = image_channels, patch_size, num_bands, latent_share
-        maps = (num_bands + 2 + latent_share) * image_channels  # gains of bands and rest, offset, share
-        self.conv = nn.Conv2d(channels, maps * patch_size**2, 3, padding=1)
+        self.image_channels, self.patch_size, self.num_bands = image_channels, patch_size, num_bands
+        self.conv = nn.Conv2d(channels, (num_bands + 2) * image_channels * patch_size**2, 3, padding=1)
         nn.init.zeros_(self.conv.weight)
         nn.init.zeros_(self.conv.bias)
         self.tone = None
         if embed_dim is not None:
-            self.tone = nn.Linear(embed_dim, maps)
+            self.tone = nn.Linear(embed_dim, (num_bands + 2) * image_channels)
             nn.init.zeros_(self.tone.weight)
             nn.init.zeros_(self.tone.bias)
 
     def forward(
-        self,
-        hidden_states: torch.Tensor,
-        lq_pixel_values: torch.Tensor,
-        whole_image_embeds: torch.Tensor | None = None,
-        latent_image: torch.Tensor | None = None,
+        self, hidden_states: torch.Tensor, lq_pixel_values: torch.Tensor, whole_image_embeds: torch.Tensor | None = None
     ) -> torch.Tensor:
-        predicted = F.pixel_shuffle(self.conv(F.silu(hidden_states)), self.patch_size)  # (B, maps, H, W)
+        predicted = F.pixel_shuffle(self.conv(F.silu(hidden_states)), self.patch_size)  # (B, (bands + 2) * 3, H, W)
         if self.tone is not None:
             predicted = predicted + self.tone(whole_image_embeds)[:, :, None, None]
-        log_gains, offset, *share = predicted.split(
-            [(self.num_bands + 1) * self.image_channels, *[self.image_channels] * (1 + self.latent_share)], dim=1
-        )
+        log_gains, offset = predicted.split([(self.num_bands + 1) * self.image_channels, self.image_channels], dim=1)
         gains = (self.max_log_gain * torch.tanh(log_gains / self.max_log_gain)).exp()
         light = lq_pixel_values + 1  # gains act on light, so on [0, 2] and not on the network's [-1, 1]
         restored = offset - 1
-        *fine, rest = self.bands(light)
-        *fine_gains, rest_gain = gains.chunk(self.num_bands + 1, dim=1)
-        for band, gain in zip(fine, fine_gains, strict=True):
+        for band, gain in zip(self.bands(light), gains.chunk(self.num_bands + 1, dim=1), strict=True):
             restored = restored + gain * band
-        rest = rest_gain * rest
-        if self.latent_share:
-            assert latent_image is not None  # the decoder sees to it
-            rest = torch.lerp(rest, self.bands(latent_image + 1)[-1], torch.tanh(share[0]))
-        return restored + rest
+        return restored
 
     def bands(self, images: torch.Tensor) -> list[torch.Tensor]:
         """`(B, C, H, W)` -> `num_bands + 1` images of the same size that sum to it, finest first."""
@@ -181,14 +156,10 @@ class FoundIRAutoencoderKL(AutoencoderKL):
             of an image is decoded as the image is.
         whole_image_embed_dim (`int`, *optional*): Width of the LQ encoder's embedding of the whole image, if it makes one.
         cosine_shortcut (`bool`, defaults to `False`): Put a [`CosineShortcut`] beside the autoencoder, which then starts as that codec.
-        latent_share (`bool`, defaults to `False`): The [`PixelSkip`] takes what is there at large from the latents, through the shortcut,
-            as far as it has learnt to. Without it, a decoder trained at fidelity 1 needs no latents, and learns not to listen to them.
         kwargs: Everything that `AutoencoderKL` takes; `in_channels` and `out_channels` count image channels.
     """
 
-    _own_config = frozenset(
-        {"lq_block_out_channels", "patch_size", "norm_type", "whole_image_embed_dim", "cosine_shortcut", "latent_share"}
-    )
+    _own_config = frozenset({"lq_block_out_channels", "patch_size", "norm_type", "whole_image_embed_dim", "cosine_shortcut"})
 
     def __init__(
         self,
@@ -198,7 +169,6 @@ class FoundIRAutoencoderKL(AutoencoderKL):
         norm_type: Literal["group", "layer"] = "group",
         whole_image_embed_dim: int | None = None,
         cosine_shortcut: bool = False,
-        latent_share: bool = False,
         in_channels: int = 3,
         out_channels: int = 3,
         **kwargs,
@@ -218,16 +188,13 @@ class FoundIRAutoencoderKL(AutoencoderKL):
             norm_type=norm_type,
             whole_image_embed_dim=whole_image_embed_dim,
             cosine_shortcut=cosine_shortcut,
-            latent_share=latent_share,
             in_channels=in_channels,
             out_channels=out_channels,
         )
-        if latent_share and not cosine_shortcut:
-            raise ValueError("`latent_share` needs `cosine_shortcut`, through which latents become an image.")
         entering = [widths[-1], *widths[:0:-1]]  # channels on entry to each up block, coarsest first
         finest = entering[-len(lq_block_out_channels) :]
         self.skips = nn.ModuleList(GatedSkip(channels, lq) for channels, lq in zip(finest, reversed(lq_block_out_channels), strict=True))
-        self.pixel_skip = PixelSkip(widths[0], out_channels, patch_size, embed_dim=whole_image_embed_dim, latent_share=latent_share)
+        self.pixel_skip = PixelSkip(widths[0], out_channels, patch_size, embed_dim=whole_image_embed_dim)
         self.shortcut = CosineShortcut(self.config.latent_channels, self.scale_factor) if cosine_shortcut else None
         if self.shortcut is not None:
             self._start_as_shortcut()
@@ -299,8 +266,8 @@ class FoundIRAutoencoderKL(AutoencoderKL):
         Args:
             z (`torch.Tensor` of shape `(batch, latent channels, height, width)`): Latents, unscaled.
             lq_features (`tuple[torch.Tensor]`, *optional*): The LQ encoder's features, finest first.
-            lq_pixel_values (`torch.Tensor` of shape `(batch, 3, height * scale, width * scale)`, *optional*): The degraded image, in
-                [-1, 1].
+            lq_pixel_values (`torch.Tensor` of shape `(batch, 3, height * scale, width * scale)`, *optional*): The degraded image in
+                [-1, 1], as the LQ encoder's refiner hands it on.
             whole_image_embeds (`torch.Tensor`, *optional*): The LQ encoder's embedding of the whole image, if it makes one.
             fidelity (`float`, defaults to 1.0): 0 is the plain VAE decoder, 1 takes the skips in full, values between blend.
         """
@@ -314,16 +281,14 @@ class FoundIRAutoencoderKL(AutoencoderKL):
             if fidelity and level >= first:
                 hidden_states = _run(decoder, self.skips[level - first], hidden_states, lq_features[-1 - level], fidelity)
             hidden_states = _run(decoder, up_block, hidden_states)
-        sample = latent_image = None
-        if self.shortcut is not None and (fidelity < 1 or self.config.latent_share):
-            latent_image = self.shortcut.to_images(z)
+        sample = None
         if fidelity < 1:
             sample = decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(hidden_states)))
             sample = F.pixel_shuffle(sample, self.config.patch_size)
-            if latent_image is not None:
-                sample = sample + latent_image
+            if self.shortcut is not None:
+                sample = sample + self.shortcut.to_images(z)
         if fidelity:
-            kept = self.pixel_skip(hidden_states, lq_pixel_values, whole_image_embeds, latent_image)
+            kept = self.pixel_skip(hidden_states, lq_pixel_values, whole_image_embeds)
             sample = kept if sample is None else torch.lerp(sample, kept, fidelity)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 

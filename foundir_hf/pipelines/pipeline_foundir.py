@@ -406,7 +406,7 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
                 seen = encoded or self.lq_encoder(_to_module(pixels, self.lq_encoder, device), thumbnail)
                 skips = {
                     "lq_features": tuple(_to_module(features, self.vae, device) for features in seen.lq_features),
-                    "lq_pixel_values": _to_module(pixels, self.vae, device),
+                    "lq_pixel_values": _to_module(seen.lq_pixel_values, self.vae, device),
                 }
                 if seen.whole_image_embeds is not None:
                     skips["whole_image_embeds"] = _to_module(seen.whole_image_embeds, self.vae, device)

@@ -79,6 +79,18 @@ def end_to_end(modules: FoundIRModules, stage, batch, noise_scheduler, generator
     return restoration_loss(restore_in_one_step(modules, batch, noise_scheduler, generator, fidelity), batch.hq, stage.loss)
 
 
+def refinement(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
+    """The LQ encoder's refiner alone, on damage that it can undo by itself: without the rest of the model a step costs a seventh."""
+    return restoration_loss(refine(modules, batch), batch.hq, stage.loss)
+
+
+def refine(modules: FoundIRModules, batch: PairBatch) -> torch.Tensor:
+    """What the refiner makes of the degraded images. Raises `ValueError` where there is none."""
+    if modules.lq_encoder.refiner is None:
+        raise ValueError("`objective: refinement` needs an LQ encoder with a refiner; this configuration has `refiner_channels: null`.")
+    return modules.lq_encoder.refiner(batch.lq)
+
+
 def restore_in_one_step(
     modules: FoundIRModules, batch: PairBatch, noise_scheduler: SchedulerMixin, generator: torch.Generator, fidelity: float = 1.0
 ) -> torch.Tensor:
@@ -97,7 +109,7 @@ def restore_in_one_step(
     return modules.vae.decode(
         latents,
         lq_features=encoded.lq_features,
-        lq_pixel_values=batch.lq,
+        lq_pixel_values=encoded.lq_pixel_values,
         whole_image_embeds=encoded.whole_image_embeds,
         fidelity=fidelity,
     ).sample
@@ -125,4 +137,5 @@ OBJECTIVES: dict[str, Callable[..., torch.Tensor]] = {
     "autoencoder": autoencoder,
     "diffusion": diffusion,
     "end_to_end": end_to_end,
+    "refinement": refinement,
 }

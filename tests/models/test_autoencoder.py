@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import pytest
@@ -208,26 +207,6 @@ def test_without_a_skip_at_the_coarsest_level_only_latents_tell_what_is_there(pi
     assert torch.equal(before, unseen)
     assert not torch.equal(before, seen)
     assert not torch.equal(before, other)
-
-
-def test_latents_decide_at_large_and_the_photograph_in_detail_as_far_as_the_share_says(fresh, pixels):
-    vae, lq_encoder = copy.deepcopy(fresh)
-    latents = vae.encode(pixels).latent_dist.mode().detach() + 0.5
-    skip, image = vae.pixel_skip, vae.shortcut.to_images(latents)
-    assert torch.equal(decode(vae, lq_encoder, pixels, 1.0, latents), decode(vae, lq_encoder, pixels, 1.0, latents * 0))  # share 0
-    with torch.no_grad():
-        skip.tone.bias[-3:] = 20.0  # share 1
-        kept = decode(vae, lq_encoder, pixels, 1.0, latents)
-        expected = sum(skip.bands(pixels + 1)[:-1]) + skip.bands(image + 1)[-1] - 1
-        torch.testing.assert_close(kept, expected, atol=1e-5, rtol=0)
-        skip.tone.bias[-3:] = math.atanh(0.5)
-        half = decode(vae, lq_encoder, pixels, 1.0, latents)
-        torch.testing.assert_close(half, (kept + pixels) / 2, atol=1e-5, rtol=0)
-
-
-def test_a_share_of_latents_needs_the_shortcut_that_makes_them_an_image():
-    with pytest.raises(ValueError, match="`latent_share` needs `cosine_shortcut`"):
-        FoundIRAutoencoderKL(**SMALL, lq_block_out_channels=(8, 8), latent_share=True)
 
 
 def test_saving_and_loading_keeps_configuration_and_output(pipeline, pixels, tmp_path):

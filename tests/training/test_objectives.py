@@ -53,15 +53,17 @@ def trained_by(modules: FoundIRModules, stage: StageConfig, seed: int = 0) -> tu
 
 PLAIN = {"vae.decoder", "vae.post_quant_conv", "vae.shortcut"}
 SKIPS = {"vae.skips", "vae.pixel_skip"}
-LQ_ENCODER = {"lq_encoder.encoder", "lq_encoder.whole_image"}
+REFINER = {"lq_encoder.refiner"}
+LQ_ENCODER = {"lq_encoder.encoder", "lq_encoder.whole_image"} | REFINER
 
 
 @pytest.mark.parametrize(
     ("objective", "vae_parts", "lq_encoder", "unet"),
     [
-        ("autoencoder", PLAIN | {"vae.encoder", "vae.quant_conv"}, False, False),
-        ("diffusion", set(), True, True),
-        ("end_to_end", PLAIN | SKIPS, True, True),
+        ("autoencoder", PLAIN | {"vae.encoder", "vae.quant_conv"}, set(), False),
+        ("diffusion", set(), LQ_ENCODER, True),
+        ("end_to_end", (PLAIN | SKIPS) - {"vae.shortcut"}, LQ_ENCODER, True),
+        ("refinement", set(), REFINER, False),
     ],
 )
 def test_an_objective_is_finite_and_trains_the_parts_it_should(objective, vae_parts, lq_encoder, unet):
@@ -69,7 +71,7 @@ def test_an_objective_is_finite_and_trains_the_parts_it_should(objective, vae_pa
     loss, parts = trained_by(modules, replace(STAGE, objective=objective))
     assert math.isfinite(loss)
     assert {part for part in parts if part.startswith("vae.")} == vae_parts
-    assert {part for part in parts if part.startswith("lq_encoder.")} == (LQ_ENCODER if lq_encoder else set())
+    assert {part for part in parts if part.startswith("lq_encoder.")} == lq_encoder
     every_unet_part = {".".join(n.split(".")[:2]) for n, _ in modules.named_parameters() if n.startswith("unet.")}
     assert {part for part in parts if part.startswith("unet.")} == (every_unet_part if unet else set())
 
@@ -247,3 +249,10 @@ def test_an_exported_pipeline_holds_the_weights_rounded_to_half_precision(tmp_pa
     assert loaded.scheduler.config.prediction_type == scheduler.config.prediction_type
     assert all(torch.equal(value, before[name]) for name, value in modules.state_dict().items())
     assert modules.training
+
+
+def test_refinement_needs_a_refiner():
+    modules = build_modules("tiny")[0]
+    modules.lq_encoder.refiner = None
+    with pytest.raises(ValueError, match="needs an LQ encoder with a refiner"):
+        trained_by(modules, replace(STAGE, objective="refinement"))

@@ -1,0 +1,73 @@
+"""The model card states what was measured, on the weights that ship."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """The script as a module."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import card
+
+    return card
+
+
+def test_the_card_is_what_the_figures_say():
+    done = subprocess.run([sys.executable, str(BENCHMARKS / "card.py"), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_number_that_was_changed_by_hand_is_noticed(card):
+    text = (ROOT / "model_card.md").read_text(encoding="utf-8")
+    number = json.loads((card.FIGURES / "families.json").read_text(encoding="utf-8"))["families"][0]["psnr_output"]
+    assert f"| {number:.2f} |" in text
+    changed = text.replace(f"| {number:.2f} |", f"| {number + 1:.2f} |")
+    assert changed != text == card.fill(changed)
+
+
+def test_every_block_has_its_place_in_the_card(card):
+    text = (ROOT / "model_card.md").read_text(encoding="utf-8")
+    for name in card.blocks():
+        assert f"<!-- {name} -->" in text or f"# {name}: made by benchmarks/card.py" in text, name
+
+
+def test_figures_of_other_weights_are_refused(card, monkeypatch, tmp_path):
+    for path in card.FIGURES.glob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if "hashes" in content:
+            content["hashes"] = dict.fromkeys(content["hashes"], "0")
+        (tmp_path / path.name).write_text(json.dumps(content), encoding="utf-8")
+    monkeypatch.setattr(card, "FIGURES", tmp_path)
+    for name in ("families", "targets", "steps", "experts"):
+        with pytest.raises(ValueError, match="was measured on other weights"):
+            card.blocks()[name]()
+
+
+@pytest.mark.parametrize(
+    ("target", "gain", "output", "expected"),
+    [
+        ("31.5", 0.0, 31.5, True),
+        ("31.5", 9.0, 31.49, False),
+        ("+0.8", 0.8, 20.0, True),
+        ("+0.8", 0.79, 99.0, False),
+        ("+0", -0.01, 36, False),
+    ],
+)
+def test_targets_are_decibels_or_decibels_above_the_input(card, target, gain, output, expected):
+    assert card.reached(target, {"gain": gain, "psnr_output": output}) == expected
+
+
+def test_photographs_are_counted_by_collection_and_licence(card, tmp_path):
+    rows = ["file,source,licence_class,split", "a,x,CC0,train", "b,x,CC0,val", "c,x,CC-BY,train", "d,w,CC0,train", "e,w,CC0,train"]
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    assert card.photograph_table(tmp_path / "manifest.csv")["rows"] == [["w", "CC0", 2, 0], ["x", "CC-BY", 1, 0], ["x", "CC0", 1, 1]]
