@@ -41,8 +41,8 @@ from foundir_hf.data.tasks import TASKS, Task
 from foundir_hf.evaluation.damage import degrade_image
 from foundir_hf.evaluation.metrics import psnr, ssim
 from foundir_hf.evaluation.tables import markdown_table
+from foundir_hf.pipelines.lora_foundir import COMPONENTS
 
-COMPONENTS = ("lq_encoder", "unet", "vae")
 SIDE = 256  # of the pairs, in pixels
 
 

@@ -1,6 +1,6 @@
 """What the experts of the MoE-driven scheduler do: who is asked for which damage, where in a photograph, and what is lost without each.
 
-`python benchmarks/experts.py --photos PHOTOS -o docs` writes `experts.json`, `experts.png` (mean routing weight of every sub-task) and
+`python benchmarks/experts.py --photos PHOTOS -o OUT` writes `experts.json`, `experts.png` (mean routing weight of every sub-task) and
 `experts.jpg` (weights pixel by pixel on real photographs). Damage is made of the sample photographs that ship with the package.
 """
 

@@ -1,6 +1,6 @@
 """What more denoising steps and less fidelity bring and cost, all settings on the same images in one run.
 
-`python benchmarks/steps.py --data DATA -o docs/steps.json`. `DATA` is what `foundir evaluate --suite families` takes. Guidance is not among
+`python benchmarks/steps.py --data DATA -o FILE`. `DATA` is what `foundir evaluate --suite families` takes. Guidance is not among
 the settings: it needs prompt embeddings, which a checkpoint without text encoder does not make.
 """
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 import torch
 
 from ..hub import load_pipeline
+from ..pipelines.lora_foundir import COMPONENTS
 from ..pipelines.pipeline_foundir import FoundIRPipeline
-
-COMPONENTS = ("vae", "lq_encoder", "unet")
 
 
 def merge(checkpoints: Mapping[str, float], parts: Mapping[str, str] | None = None) -> FoundIRPipeline:

@@ -80,7 +80,7 @@ def end_to_end(modules: FoundIRModules, stage, batch, noise_scheduler, generator
 
 
 def refinement(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
-    """The LQ encoder's refiner alone, on damage that it can undo by itself: without the rest of the model a step costs a seventh."""
+    """The LQ encoder's refiner alone, on damage that it can undo by itself: without the rest of the model a crop costs a quarter."""
     return restoration_loss(refine(modules, batch), batch.hq, stage.loss)
 
 

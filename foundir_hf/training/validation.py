@@ -106,9 +106,8 @@ def validate(
     """Restores every task's reference pairs as far as the stage's objective has brought the model.
 
     In an `autoencoder` stage that is the reconstruction of the clean photographs, in a `diffusion` stage a restoration in
-    [`SAMPLING_STEPS`] denoising steps, in an `end_to_end` stage in one, in a
-    `refinement` stage what the refiner alone does. The noise is the same at every call. `metrics` are the tasks' own,
-    see [`build_metrics`].
+    [`SAMPLING_STEPS`] denoising steps, in an `end_to_end` stage in one, in a `refinement` stage what the refiner
+    alone does. The noise is the same at every call. `metrics` are the tasks' own, see [`build_metrics`].
     """
     modules.eval()
     device = next(modules.parameters()).device

@@ -62,8 +62,9 @@ def test_a_part_may_be_new_to_the_others(folders, tmp_path):
     [((0.0, 0.0), REFINER, "not all 0"), ((-1.0, 2.0), REFINER, "not all 0"), ((1.0, 1.0), "refiner.", "none begins with 'refiner.'")],
 )
 def test_what_cannot_be_merged_is_refused(folders, weights, part, message):
+    one, two, four = folders
     with pytest.raises(ValueError, match=message):
-        merge(dict(zip(folders, weights, strict=False)), {part: folders[2]})
+        merge(dict(zip((one, two), weights, strict=True)), {part: four})
 
 
 def test_the_command_writes_a_checkpoint_and_never_over_one(folders, tmp_path):
