@@ -22,9 +22,9 @@ _ZERO_TERMINAL_SNR: dict[str, Any] = {
 
 
 def _small(
-    vae: tuple[int, int, int], lq_encoder: tuple[int, int, int], unet: tuple[int, int], refiner: int, sample_size: int
+    vae: tuple[int, int, int], lq_encoder: tuple[int, int, int], unet: tuple[int, int], refiner: int, tone: int, sample_size: int
 ) -> dict[str, dict[str, Any]]:
-    """A size of our own from the widths of its parts: eight pixels a latent of 16 channels, layer norms, a thumbnail, a refiner."""
+    """A size of our own from the widths of its parts: eight pixels a latent of 16 channels, layer norms, a refiner, tone curves."""
     common: dict[str, Any] = {"layers_per_block": 1, "norm_num_groups": 8, "norm_type": "layer"}
     encoder = {**common, "patch_size": 2, "mid_block_add_attention": False}
     return {
@@ -40,7 +40,13 @@ def _small(
             "whole_image_embed_dim": 128,
             "cosine_shortcut": True,
         },
-        "lq_encoder": {**encoder, "block_out_channels": lq_encoder, "thumbnail_size": 64, "refiner_channels": refiner},
+        "lq_encoder": {
+            **encoder,
+            "block_out_channels": lq_encoder,
+            "thumbnail_size": 64,
+            "refiner_channels": refiner,
+            "tone_channels": tone,
+        },
         "unet": {
             **common,
             "in_channels": 16,
@@ -58,8 +64,8 @@ def _small(
 
 
 CONFIGURATIONS: dict[str, dict[str, dict[str, Any]]] = {
-    "nano": _small((16, 24, 32), (16, 32, 48), (32, 64), 8, sample_size=64),
-    "tiny": _small((32, 64, 96), (32, 64, 128), (64, 160), 32, sample_size=128),
+    "nano": _small((16, 24, 32), (16, 32, 48), (32, 64), 8, 8, sample_size=64),
+    "tiny": _small((32, 64, 96), (32, 64, 128), (64, 160), 32, 48, sample_size=128),
     "sdxl": {
         "vae": {
             "down_block_types": ("DownEncoderBlock2D",) * 4,

@@ -30,12 +30,14 @@ class PairBatch:
         lq: The same crops, degraded.
         thumbnail: A small copy of the degraded surroundings of each crop, `(batch, 3, 64, 64)`, as whole-image statistics see them.
         tasks: The name of each pair's task.
+        region: Where the crops lie in their surroundings: top, left, bottom and right in [0, 1].
     """
 
     hq: torch.Tensor
     lq: torch.Tensor
     thumbnail: torch.Tensor
     tasks: list[str]
+    region: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
 
 def make_batch(
@@ -77,7 +79,9 @@ def make_batch(
     room = clean.shape[-1] - crop_size + 1
     top, left = torch.randint(room, (2,), generator=generator, device=clean.device).tolist()
     window = (..., slice(top, top + crop_size), slice(left, left + crop_size))
-    return PairBatch(hq=clean[window] * 2 - 1, lq=degraded[window] * 2 - 1, thumbnail=thumbnail * 2 - 1, tasks=list(tasks))
+    context = clean.shape[-1]
+    region = (top / context, left / context, (top + crop_size) / context, (left + crop_size) / context)
+    return PairBatch(clean[window] * 2 - 1, degraded[window] * 2 - 1, thumbnail * 2 - 1, list(tasks), region)
 
 
 def step_generator(seed: int, step: int, device: torch.device | str) -> torch.Generator:

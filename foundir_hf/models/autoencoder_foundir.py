@@ -20,7 +20,7 @@ from torch import nn
 
 
 class GatedSkip(nn.Module):
-    """Blends the decoder's features with what the LQ features tell, gated per pixel: `h + fidelity * sigmoid(gate) * (value - h)`.
+    """Blends the decoder's features with what the LQ features tell, gated per pixel: `h + sigmoid(gate) * (value - h)`.
 
     A blend and not a sum: the decoder's features are large and, where the latents are poor, wrong. Beside them a sum's detail is lost to
     the next normalisation.
@@ -33,9 +33,9 @@ class GatedSkip(nn.Module):
         nn.init.zeros_(self.gate.weight)
         nn.init.constant_(self.gate.bias, 2.0)  # starts by taking seven eighths from the photograph
 
-    def forward(self, hidden_states: torch.Tensor, lq_features: torch.Tensor, fidelity: float) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, lq_features: torch.Tensor) -> torch.Tensor:
         gate = self.gate(torch.cat([hidden_states, lq_features], dim=1)).sigmoid()
-        return torch.lerp(hidden_states, self.value(lq_features), fidelity * gate)
+        return torch.lerp(hidden_states, self.value(lq_features), gate)
 
 
 class PixelSkip(nn.Module):
@@ -269,28 +269,35 @@ class FoundIRAutoencoderKL(AutoencoderKL):
             lq_pixel_values (`torch.Tensor` of shape `(batch, 3, height * scale, width * scale)`, *optional*): The degraded image in
                 [-1, 1], as the LQ encoder's refiner hands it on.
             whole_image_embeds (`torch.Tensor`, *optional*): The LQ encoder's embedding of the whole image, if it makes one.
-            fidelity (`float`, defaults to 1.0): 0 is the plain VAE decoder, 1 takes the skips in full, values between blend.
+            fidelity (`float`, defaults to 1.0): 0 is the plain VAE decoder, 1 takes the skips, values between blend the two pictures.
         """
         if fidelity and (lq_features is None or lq_pixel_values is None):
             raise ValueError("`fidelity` above 0 needs `lq_features` and `lq_pixel_values`; pass `fidelity=0` to decode without them.")
         decoder = self.decoder
-        hidden_states = z if self.post_quant_conv is None else self.post_quant_conv(z)
-        hidden_states = _run(decoder, decoder.mid_block, decoder.conv_in(hidden_states))
-        first = len(decoder.up_blocks) - len(self.skips)  # the first up block that has a skip before it
-        for level, up_block in enumerate(decoder.up_blocks):
-            if fidelity and level >= first:
-                hidden_states = _run(decoder, self.skips[level - first], hidden_states, lq_features[-1 - level], fidelity)
-            hidden_states = _run(decoder, up_block, hidden_states)
         sample = None
         if fidelity < 1:
+            hidden_states = self._decoder_features(z)
             sample = decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(hidden_states)))
             sample = F.pixel_shuffle(sample, self.config.patch_size)
             if self.shortcut is not None:
                 sample = sample + self.shortcut.to_images(z)
         if fidelity:
-            kept = self.pixel_skip(hidden_states, lq_pixel_values, whole_image_embeds)
+            # Both pictures are made and blended: skips taken by half would give the last layers features that no training has shown them.
+            kept = self.pixel_skip(self._decoder_features(z, lq_features), lq_pixel_values, whole_image_embeds)
             sample = kept if sample is None else torch.lerp(sample, kept, fidelity)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
+
+    def _decoder_features(self, z: torch.Tensor, lq_features: tuple[torch.Tensor, ...] | None = None) -> torch.Tensor:
+        """What the decoder knows before its last layer, with the photograph's features or without."""
+        decoder = self.decoder
+        hidden_states = z if self.post_quant_conv is None else self.post_quant_conv(z)
+        hidden_states = _run(decoder, decoder.mid_block, decoder.conv_in(hidden_states))
+        first = len(decoder.up_blocks) - len(self.skips)  # the first up block that has a skip before it
+        for level, up_block in enumerate(decoder.up_blocks):
+            if lq_features is not None and level >= first:
+                hidden_states = _run(decoder, self.skips[level - first], hidden_states, lq_features[-1 - level])
+            hidden_states = _run(decoder, up_block, hidden_states)
+        return hidden_states
 
 
 def _run(owner: nn.Module, module: nn.Module, *inputs) -> torch.Tensor:

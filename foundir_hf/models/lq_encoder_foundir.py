@@ -18,6 +18,8 @@ from diffusers.models.unets.unet_stable_cascade import SDCascadeLayerNorm
 from diffusers.utils import BaseOutput
 from torch import nn
 
+WHOLE = (0.0, 0.0, 1.0, 1.0)  # the region of an image that is all of it
+
 
 @dataclass
 class FoundIRLQEncoderOutput(BaseOutput):
@@ -26,8 +28,8 @@ class FoundIRLQEncoderOutput(BaseOutput):
     Args:
         lq_hidden_states (`torch.Tensor` of shape `(batch, channels, height / scale, width / scale)`): Features for the denoiser.
         lq_features (`tuple[torch.Tensor]`): One map a level for the fidelity decoder, finest first, each half the size of the one before.
-        lq_pixel_values (`torch.Tensor` of shape `(batch, 3, height, width)`): The image that the features are of: what the refiner made of
-            the degraded one or, without a refiner, the degraded one.
+        lq_pixel_values (`torch.Tensor` of shape `(batch, 3, height, width)`): The image that the features are of: what the refiner and the
+            tone curves made of the degraded one or, without them, the degraded one.
         whole_image_embeds (`torch.Tensor` of shape `(batch, embed_dim)`, *optional*): What the thumbnail tells of exposure and haze.
     """
 
@@ -51,6 +53,8 @@ class FoundIRLQEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
         thumbnail_size (`int`, *optional*): Side of a small copy of the *whole* image from which exposure, haze and colour cast are
             judged; the judgement modulates every level. A tile cannot know these, so it is computed once per image. `None`: not used.
         refiner_channels (`int`, *optional*): Width of a [`Refiner`] before the encoder. `None`, the paper's: the image is read as it came.
+        tone_channels (`int`, *optional*): Width of [`ToneCurves`] between the refiner and the encoder, which need a `thumbnail_size`
+            divisible by 4. `None`, the paper's: tones are left to the rest of the model.
     """
 
     _supports_gradient_checkpointing = True
@@ -67,8 +71,11 @@ class FoundIRLQEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
         mid_block_add_attention: bool = True,
         thumbnail_size: int | None = None,
         refiner_channels: int | None = None,
+        tone_channels: int | None = None,
     ):
         super().__init__()
+        if tone_channels and (not thumbnail_size or thumbnail_size % 4):
+            raise ValueError(f"`tone_channels` needs a `thumbnail_size` divisible by 4, got {thumbnail_size}.")
         if norm_type not in ("group", "layer"):
             raise ValueError(f"`norm_type` must be 'group' or 'layer', got {norm_type!r}.")
         self.encoder = Encoder(
@@ -85,6 +92,7 @@ class FoundIRLQEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
         if norm_type == "layer":
             _replace_group_norms(self)
         self.refiner = Refiner(in_channels, refiner_channels) if refiner_channels else None
+        self.tone_curves = ToneCurves(in_channels, tone_channels) if tone_channels else None
         self.whole_image = _WholeImageModulation(in_channels, block_out_channels) if thumbnail_size else None
 
     @property
@@ -115,13 +123,18 @@ class FoundIRLQEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
         return F.adaptive_avg_pool2d(pixel_values, self.config.thumbnail_size)
 
     def forward(
-        self, pixel_values: torch.Tensor, thumbnail: torch.Tensor | None = None, return_dict: bool = True
+        self,
+        pixel_values: torch.Tensor,
+        thumbnail: torch.Tensor | None = None,
+        region: tuple[float, float, float, float] = WHOLE,
+        return_dict: bool = True,
     ) -> FoundIRLQEncoderOutput | tuple:
         """Encodes a degraded image, or a tile of one.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(batch, 3, height, width)`): In [-1, 1]; sides divisible by `scale_factor`.
             thumbnail (`torch.Tensor`, *optional*): [`~FoundIRLQEncoder.thumbnail`] of the whole image when `pixel_values` is a tile of it.
+            region (`tuple[float, float, float, float]`): Where the tile lies in that image: top, left, bottom and right in [0, 1].
 
         Returns:
             [`FoundIRLQEncoderOutput`], or the tuple of its fields if `return_dict=False`.
@@ -131,6 +144,11 @@ class FoundIRLQEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
             thumbnail = self.thumbnail(pixel_values)
         if self.refiner is not None:
             pixel_values = _run(encoder, self.refiner, pixel_values)
+        if self.tone_curves is not None:
+            curves = self.tone_curves(thumbnail)
+            # Overshooting lamps of a dark photograph would flood the encoder.
+            pixel_values = self.tone_curves.apply_to(pixel_values, curves, region).clamp(-1, 1)
+            thumbnail = self.tone_curves.apply_to(thumbnail, curves).clamp(-1, 1)
         embeds, modulations = None, [None] * len(encoder.down_blocks)
         if self.whole_image is not None:
             embeds, modulations = self.whole_image(thumbnail)
@@ -196,6 +214,88 @@ class _ResidualBlock(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return hidden_states + self.conv2(F.relu(self.conv1(hidden_states)))
+
+
+class ToneCurves(nn.Module):
+    """Undoes darkness, haze and casts at large: for every place and colour a curve, `light -> (gain * light + offset) ** gamma`.
+
+    Haze is `I = J t + A (1 - t)`, so `J` is a gain and an offset of `I`; an under-exposed `J` is a gain and a power of it. Both vary
+    slowly, so a grid of a quarter of the thumbnail's side holds them, set by a small network that sees the thumbnail alone, in the way of
+    the bilateral grids of HDRNet (Gharbi et al., SIGGRAPH 2017) and the curves of Zero-DCE (CVPR 2020). The grid is interpolated
+    to pixels, so detail passes untouched, and the whole costs as good as nothing a pixel. It starts by changing nothing.
+
+    Args:
+        image_channels (`int`): Of the photograph.
+        channels (`int`): Width at half the thumbnail's size; half as many again at a quarter.
+        quantiles (`int`): Of each statistic of the thumbnail that is told as a distribution.
+    """
+
+    max_log_gain, max_log_gamma, toe = 3.0, 1.2, 1 / 255
+
+    def __init__(self, image_channels: int, channels: int, quantiles: int = 16):
+        super().__init__()
+        coarse = channels * 3 // 2
+        self.quantiles = quantiles
+        self.conv_in = nn.Conv2d(4 * (image_channels + 5), channels, 3, padding=1)
+        self.before = _ResidualBlock(channels)
+        self.down = nn.Conv2d(channels, coarse, 2, stride=2)
+        self.middle = nn.Sequential(_ResidualBlock(coarse), _ResidualBlock(coarse))
+        self.summary = nn.Sequential(
+            nn.Linear(2 * coarse + (image_channels + 2) * quantiles, 2 * coarse), nn.ReLU(), nn.Linear(2 * coarse, 2 * coarse), nn.ReLU()
+        )
+        self.modulation = nn.Linear(2 * coarse, 2 * coarse)
+        self.after = _ResidualBlock(coarse)
+        self.conv_out = nn.Conv2d(coarse, 3 * image_channels, 3, padding=1)
+        self.whole_out = nn.Linear(2 * coarse, 3 * image_channels)
+        for layer in (self.modulation, self.conv_out, self.whole_out):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, thumbnail: torch.Tensor) -> torch.Tensor:
+        """`(B, C, size, size)` in [-1, 1] -> log gains, offsets and log gammas of each colour, `(B, 3 * C, size / 4, size / 4)`."""
+        views, values = _tone_statistics(thumbnail)
+        hidden_states = self.middle(self.down(self.before(self.conv_in(F.pixel_unshuffle(views, 2)))))
+        ordered = values.flatten(2).sort(dim=2).values  # (B, statistics, size**2)
+        places = torch.linspace(0, ordered.shape[2] - 1, self.quantiles, device=ordered.device).round().long()
+        pooled = [hidden_states.mean(dim=(2, 3)), hidden_states.amax(dim=(2, 3)), ordered[:, :, places].flatten(1)]
+        whole = self.summary(torch.cat(pooled, dim=1))
+        scale, shift = self.modulation(whole)[:, :, None, None].chunk(2, dim=1)
+        return self.conv_out(self.after(hidden_states * (1 + scale) + shift)) + self.whole_out(whole)[:, :, None, None]
+
+    def apply_to(self, pixel_values: torch.Tensor, curves: torch.Tensor, region: tuple[float, float, float, float] = WHOLE) -> torch.Tensor:
+        """Applies what `forward` returned to an image in [-1, 1], or to its part `region`; beyond 1 where light overshoots."""
+        top, left, bottom, right = region
+        # Powers and their interpolation in single precision: half of it would band smooth skies.
+        with torch.autocast(pixel_values.device.type, enabled=False):
+            height, width = pixel_values.shape[2:]
+            rows = _interpolation(height, top, bottom, curves.shape[2], curves.device)
+            columns = _interpolation(width, left, right, curves.shape[3], curves.device)
+            log_gain, offset, log_gamma = (rows @ curves.float() @ columns.T).chunk(3, dim=1)
+            gain = (self.max_log_gain * torch.tanh(log_gain / self.max_log_gain)).exp()
+            gamma = (self.max_log_gamma * torch.tanh(log_gamma / self.max_log_gamma)).exp()
+            light = (gain * (pixel_values.float() + 1) / 2 + offset).clamp(min=0)
+            # The toe keeps the slope of a power finite at black, and black black.
+            restored = (light + self.toe) ** gamma - self.toe**gamma
+        return (restored * 2 - 1).to(pixel_values.dtype)
+
+
+def _tone_statistics(thumbnail: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What tells haze and darkness: maps beside the thumbnail's own colours, all about [-1, 1], and those of which quantiles count."""
+    light = (thumbnail + 1) / 2
+    brightest, darkest = light.amax(dim=1, keepdim=True), light.amin(dim=1, keepdim=True)
+    stops = (brightest + 1 / 64).log2() / 3 + 1  # darkness is a factor
+    dark_channel = -F.max_pool2d(-darkest, 5, stride=1, padding=2)  # He et al., TPAMI 2011: haze lifts it
+    luma = light.mean(dim=1, keepdim=True)
+    saturation = 2 * (brightest - darkest) - 1
+    views = [thumbnail, stops, 2 * dark_channel - 1, saturation, 2 * F.max_pool2d(luma, 5, stride=1, padding=2) - 1, 2 * luma - 1]
+    return torch.cat(views, dim=1), torch.cat([thumbnail, stops, saturation], dim=1)
+
+
+def _interpolation(length: int, start: float, end: float, cells: int, device: torch.device) -> torch.Tensor:
+    """Weights `(length, cells)` that interpolate a row of cells, which spans [0, 1], at the middles of `length` pixels of [start, end]."""
+    middles = start + (end - start) * (torch.arange(length, device=device) + 0.5) / length
+    places = (middles * cells - 0.5).clamp(0, cells - 1)
+    return (1 - (places[:, None] - torch.arange(cells, device=device)).abs()).clamp(min=0)
 
 
 class _WholeImageModulation(nn.Module):

@@ -317,7 +317,8 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
         """
         hidden_states, encoded = [], None
         for tile in grid.tiles(self.latent_scale_factor):
-            encoded = self.lq_encoder(_to_module(tile.of(lq), self.lq_encoder, self._execution_device), thumbnail)
+            pixels = _to_module(tile.of(lq), self.lq_encoder, self._execution_device)
+            encoded = self.lq_encoder(pixels, thumbnail, tile.region_of(lq))
             hidden_states.append(encoded.lq_hidden_states)
             bar.update()
         return hidden_states, encoded if len(grid) == 1 else None
@@ -403,7 +404,7 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
             pixels = blend.of(lq)
             skips = {}
             if fidelity:
-                seen = encoded or self.lq_encoder(_to_module(pixels, self.lq_encoder, device), thumbnail)
+                seen = encoded or self.lq_encoder(_to_module(pixels, self.lq_encoder, device), thumbnail, blend.region_of(lq))
                 skips = {
                     "lq_features": tuple(_to_module(features, self.vae, device) for features in seen.lq_features),
                     "lq_pixel_values": _to_module(seen.lq_pixel_values, self.vae, device),

@@ -12,7 +12,7 @@ import yaml
 from ..adapters.attach import AdapterConfig
 from .equilibrium import EquilibriumConfig
 
-Objective = Literal["autoencoder", "diffusion", "end_to_end", "refinement"]
+Objective = Literal["autoencoder", "diffusion", "end_to_end", "refinement", "toning"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class StageConfig:
         tone_share, texture_share: Of clean photographs that get another one, see [`~foundir_hf.data.augmentation.Augmentation`].
         diffusion_share: In `end_to_end`, the share of steps spent on the diffusion objective, which keeps sampling in many steps alive.
         plain_share: In `end_to_end`, the share of steps decoded at fidelity 0, which keeps the plain decoder alive.
-        loss: In `end_to_end` and `refinement`, see [`~foundir_hf.training.objectives.restoration_loss`].
+        loss, loss_floor: In `end_to_end`, `refinement` and `toning`, see [`~foundir_hf.training.objectives.restoration_loss`].
         noise_offset: In `diffusion`, so much of another noise, the same all over a channel, is added; the authors' code has 0.02.
     """
 
@@ -56,6 +56,7 @@ class StageConfig:
     diffusion_share: float = 0.0
     plain_share: float = 0.0
     loss: Literal["rmse", "psnr", "balanced"] = "rmse"
+    loss_floor: float = 1e-4
     noise_offset: float = 0.0
 
     def __post_init__(self):
@@ -65,6 +66,10 @@ class StageConfig:
         if self.steps < 1 or self.batch_size < 1 or micro < 1 or self.batch_size % micro:
             raise ValueError(
                 f"`steps` must be at least 1 and `micro_batch_size` divide `batch_size`; got {self.steps}, {micro}, {self.batch_size}."
+            )
+        if self.objective == "toning" and self.crop_size != self.context_size:
+            raise ValueError(
+                f"`toning` needs crops of whole views: `crop_size` {self.crop_size} must be `context_size` {self.context_size}."
             )
         if self.equilibrium.strategy != "mixing" and self.objective == "autoencoder":
             raise ValueError("`equilibrium` is for tasks; the autoencoder learns clean photographs.")
@@ -93,7 +98,7 @@ class TrainConfig:
         adapter: Train an adapter on the components of `initial_checkpoint`, which stay as they are. Of the
             parameters that `trainable` matches, the adapter's then learn alone.
         unet: Entries of the UNet's configuration that differ, `{moe_routing: hard}` for one; for a fresh UNet or SDXL's.
-        mixed_precision: `"no"`, `"bf16"` or `"fp16"`. CPUs want `"no"`.
+        mixed_precision: `"no"`, `"bf16"` or `"fp16"`. Of CPUs, those with bfloat16 arithmetic want it.
         betas, weight_decay: Of AdamW.
         max_grad_norm, ema_decay: As usual; the EMA weights are what a stage hands on.
         max_skipped_steps: So many updates in a row may be skipped because a loss or gradient is not finite; then training stops.

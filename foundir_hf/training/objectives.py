@@ -63,7 +63,7 @@ def diffusion(modules: FoundIRModules, stage, batch, noise_scheduler, generator)
     num_timesteps = noise_scheduler.config.num_train_timesteps
     timesteps = torch.randint(num_timesteps, (len(latents),), generator=generator, device=latents.device)
     noisy = noise_scheduler.add_noise(latents, noise, timesteps)
-    lq_hidden_states = modules.lq_encoder(batch.lq, batch.thumbnail).lq_hidden_states
+    lq_hidden_states = modules.lq_encoder(batch.lq, batch.thumbnail, batch.region).lq_hidden_states
     prediction = modules.predict(noisy, timesteps, lq_hidden_states)
     is_velocity = noise_scheduler.config.prediction_type == "v_prediction"
     target = noise_scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
@@ -76,12 +76,14 @@ def end_to_end(modules: FoundIRModules, stage, batch, noise_scheduler, generator
     if draw < stage.diffusion_share:
         return diffusion(modules, stage, batch, noise_scheduler, generator)
     fidelity = 0.0 if draw < stage.diffusion_share + stage.plain_share else 1.0
-    return restoration_loss(restore_in_one_step(modules, batch, noise_scheduler, generator, fidelity), batch.hq, stage.loss)
+    return restoration_loss(
+        restore_in_one_step(modules, batch, noise_scheduler, generator, fidelity), batch.hq, stage.loss, stage.loss_floor
+    )
 
 
 def refinement(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
     """The LQ encoder's refiner alone, on damage that it can undo by itself: without the rest of the model a crop costs a quarter."""
-    return restoration_loss(refine(modules, batch), batch.hq, stage.loss)
+    return restoration_loss(refine(modules, batch), batch.hq, stage.loss, stage.loss_floor)
 
 
 def refine(modules: FoundIRModules, batch: PairBatch) -> torch.Tensor:
@@ -91,11 +93,25 @@ def refine(modules: FoundIRModules, batch: PairBatch) -> torch.Tensor:
     return modules.lq_encoder.refiner(batch.lq)
 
 
+def toning(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
+    """The LQ encoder's tone curves alone, on thumbnails of whole views: no pixel of full size is needed to tell darkness and haze."""
+    truth = F.adaptive_avg_pool2d(batch.hq, batch.thumbnail.shape[-1])
+    return restoration_loss(tone(modules, batch.thumbnail, batch), truth, stage.loss, stage.loss_floor)
+
+
+def tone(modules: FoundIRModules, images: torch.Tensor, batch: PairBatch) -> torch.Tensor:
+    """What the tone curves make of `images`, which show what the batch's thumbnails show. Raises `ValueError` where there are none."""
+    curves = modules.lq_encoder.tone_curves
+    if curves is None:
+        raise ValueError("`objective: toning` needs an LQ encoder with tone curves; this configuration has `tone_channels: null`.")
+    return curves.apply_to(images, curves(batch.thumbnail))
+
+
 def restore_in_one_step(
     modules: FoundIRModules, batch: PairBatch, noise_scheduler: SchedulerMixin, generator: torch.Generator, fidelity: float = 1.0
 ) -> torch.Tensor:
     """What the pipeline does with `num_inference_steps=1`, differentiably: noise at the last timestep -> clean latents -> image."""
-    encoded = modules.lq_encoder(batch.lq, batch.thumbnail)
+    encoded = modules.lq_encoder(batch.lq, batch.thumbnail, batch.region)
     shape = (len(batch.lq), modules.vae.config.latent_channels, *encoded.lq_hidden_states.shape[2:])
     noise = torch.randn(shape, generator=generator, device=batch.lq.device)
     last = noise_scheduler.config.num_train_timesteps - 1
@@ -126,7 +142,7 @@ def restoration_loss(
     `"balanced"`: the sum of `"psnr"` and ten times `"rmse"`. A clean photograph (1 % error) pulls 5 times as hard as a dark one (30 %), not
     30 times as with `"psnr"` or equally as with `"rmse"`. Measured: 800 steps of `"psnr"` on crops of full detail in narrow surroundings
     lost what was known of darkness, 450 steps of this on wider ones gained 4 dB there and still harmed blur.
-    `floor`, an error of 40 dB, keeps the gradient of clean inputs in bounds.
+    `floor`, a squared error that counts as good enough (1e-4 is 40 dB), keeps the gradient of clean inputs in bounds.
     """
     error = ((prediction.float() - target.float()) / 2).square().mean(dim=(1, 2, 3)) + floor
     rmse, negative_psnr = error.sqrt().mean(), error.log10().mean() / 2
@@ -138,4 +154,5 @@ OBJECTIVES: dict[str, Callable[..., torch.Tensor]] = {
     "diffusion": diffusion,
     "end_to_end": end_to_end,
     "refinement": refinement,
+    "toning": toning,
 }

@@ -19,7 +19,7 @@ from ..evaluation.perceptual import LOWER_IS_BETTER
 from ..interpret import EXPERTS, record_routing
 from ..pipelines.pipeline_foundir import FoundIRPipeline
 from .config import StageConfig
-from .objectives import FoundIRModules, diffusion, refine, restore_in_one_step
+from .objectives import FoundIRModules, diffusion, refine, restore_in_one_step, tone
 
 CHUNK = 5  # pairs restored at once, however many there are: sums over other batches would round differently
 SAMPLING_STEPS = 4  # of a model that cannot yet restore in one
@@ -106,8 +106,8 @@ def validate(
     """Restores every task's reference pairs as far as the stage's objective has brought the model.
 
     In an `autoencoder` stage that is the reconstruction of the clean photographs, in a `diffusion` stage a restoration in
-    [`SAMPLING_STEPS`] denoising steps, in an `end_to_end` stage in one, in a `refinement` stage what the refiner
-    alone does. The noise is the same at every call. `metrics` are the tasks' own, see [`build_metrics`].
+    [`SAMPLING_STEPS`] denoising steps, in an `end_to_end` stage in one, in a `refinement` or `toning` stage what the refiner or
+    the tone curves alone do. The noise is the same at every call. `metrics` are the tasks' own, see [`build_metrics`].
     """
     modules.eval()
     device = next(modules.parameters()).device
@@ -145,6 +145,8 @@ def _restore(
         return modules.vae.decode(modules.vae.encode(batch.hq).latent_dist.mode(), fidelity=0).sample
     if stage.objective == "refinement":
         return refine(modules, batch)
+    if stage.objective == "toning":
+        return tone(modules, batch.lq, batch)
     if stage.objective == "end_to_end":
         fidelity = 0.0 if stage.plain_share == 1 else 1.0  # a stage without skips is measured without them
         return restore_in_one_step(modules, batch, noise_scheduler, generator, fidelity)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from diffusers import AutoencoderKL
 
 from foundir_hf.configurations import CONFIGURATIONS
-from foundir_hf.models.lq_encoder_foundir import FoundIRLQEncoder
+from foundir_hf.models.lq_encoder_foundir import FoundIRLQEncoder, _interpolation
 
 
 def test_features_come_finest_first_and_halve(pipeline):
@@ -140,3 +142,82 @@ def test_whole_image_statistics_are_taken_before_the_refiner():
     with torch.no_grad():
         alone, given = encoder(pixels), encoder(pixels, encoder.thumbnail(pixels))
     assert torch.equal(alone.whole_image_embeds, given.whole_image_embeds)
+
+
+def curves_of(log_gain: float = 0.0, offset: float = 0.0, log_gamma: float = 0.0) -> torch.Tensor:
+    """The same curve for every place and colour; gain and gamma as they come out, not as they are bounded."""
+    values = [3 * math.atanh(log_gain / 3), offset, 1.2 * math.atanh(log_gamma / 1.2)]
+    return torch.tensor(values).repeat_interleave(3).view(1, 9, 1, 1).expand(1, 9, 4, 4)
+
+
+@pytest.fixture
+def toned() -> FoundIRLQEncoder:
+    torch.manual_seed(0)
+    return FoundIRLQEncoder(**SMALL, thumbnail_size=16, tone_channels=8).eval()
+
+
+@torch.no_grad()
+def test_fresh_tone_curves_change_nothing_and_trained_ones_come_before_the_encoder(toned):
+    pixels = torch.rand(1, 3, 32, 48) * 2 - 1
+    plain = FoundIRLQEncoder(**SMALL, thumbnail_size=16).eval()
+    plain.load_state_dict({k: v for k, v in toned.state_dict().items() if not k.startswith("tone_curves.")}, strict=True)
+    torch.testing.assert_close(toned(pixels).lq_pixel_values, pixels)
+    toned.tone_curves.whole_out.bias[3:6] = 0.1  # offsets
+    brighter = (pixels + 0.2).clamp(-1, 1)
+    seen = toned(pixels)
+    torch.testing.assert_close(seen.lq_pixel_values, brighter)
+    # The rest of the encoder judges what the curves have left, not what they have mended.
+    expected = plain(brighter, (plain.thumbnail(pixels) + 0.2).clamp(-1, 1))
+    torch.testing.assert_close(seen.lq_hidden_states, expected.lq_hidden_states)
+    torch.testing.assert_close(seen.whole_image_embeds, expected.whole_image_embeds)
+
+
+@torch.no_grad()
+def test_gain_and_offset_undo_haze_and_gain_and_gamma_undo_darkness(toned):
+    clean = torch.rand(1, 3, 32, 32, dtype=torch.float64) * 0.8 + 0.1
+    hazy, curves = clean * 0.4 + 0.9 * 0.6, curves_of(log_gain=-math.log(0.4), offset=-0.9 * 0.6 / 0.4)
+    torch.testing.assert_close(toned.tone_curves.apply_to(hazy * 2 - 1, curves), clean * 2 - 1, atol=1e-6, rtol=0)
+    # A power of a gained light is a gain of its power; the toe bends what is nearly black.
+    dark, curves = 0.3 * clean**1.2, curves_of(log_gain=-math.log(0.3), log_gamma=-math.log(1.2))
+    torch.testing.assert_close(toned.tone_curves.apply_to(dark * 2 - 1, curves), clean * 2 - 1, atol=0.02, rtol=0)
+
+
+@torch.no_grad()
+def test_black_stays_black_and_no_power_of_it_has_an_infinite_slope(toned):
+    curves = curves_of(log_gamma=-1.19)
+    with torch.enable_grad():
+        black = torch.full((1, 3, 8, 8), -1.0, requires_grad=True)
+        toned.tone_curves.apply_to(black, curves).sum().backward()
+    torch.testing.assert_close(toned.tone_curves.apply_to(black, curves), black)
+    assert black.grad.isfinite().all()
+
+
+@torch.no_grad()
+def test_a_tile_gets_the_curves_of_its_place(toned):
+    pixels = torch.rand(1, 3, 64, 48) * 2 - 1
+    curves = torch.randn(1, 9, 4, 4) * 0.2
+    whole = toned.tone_curves.apply_to(pixels, curves)
+    part = toned.tone_curves.apply_to(pixels[..., 16:48, 8:40], curves, (16 / 64, 8 / 48, 48 / 64, 40 / 48))
+    torch.testing.assert_close(part, whole[..., 16:48, 8:40])
+    assert not torch.allclose(part, toned.tone_curves.apply_to(pixels[..., 16:48, 8:40], curves), atol=0.01)
+
+
+@torch.no_grad()
+def test_curves_are_interpolated_as_bilinear_resizing_does():
+    grid = torch.randn(1, 1, 4, 4)
+    rows, columns = _interpolation(30, 0, 1, 4, grid.device), _interpolation(20, 0, 1, 4, grid.device)
+    resized = torch.nn.functional.interpolate(grid, size=(30, 20), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(rows @ grid @ columns.T, resized)
+
+
+def test_tone_curves_under_autocast_keep_single_precision(toned):
+    pixels = torch.rand(1, 3, 32, 32) * 2 - 1
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        curves = torch.zeros(1, 9, 4, 4, dtype=torch.bfloat16)
+        torch.testing.assert_close(toned.tone_curves.apply_to(pixels, curves), pixels)
+
+
+@pytest.mark.parametrize("size", [None, 30])
+def test_tone_curves_need_a_thumbnail(size):
+    with pytest.raises(ValueError, match=rf"`tone_channels` needs a `thumbnail_size` divisible by 4, got {size}"):
+        FoundIRLQEncoder(**SMALL, thumbnail_size=size, tone_channels=8)

@@ -54,7 +54,8 @@ def trained_by(modules: FoundIRModules, stage: StageConfig, seed: int = 0) -> tu
 PLAIN = {"vae.decoder", "vae.post_quant_conv", "vae.shortcut"}
 SKIPS = {"vae.skips", "vae.pixel_skip"}
 REFINER = {"lq_encoder.refiner"}
-LQ_ENCODER = {"lq_encoder.encoder", "lq_encoder.whole_image"} | REFINER
+TONE_CURVES = {"lq_encoder.tone_curves"}
+LQ_ENCODER = {"lq_encoder.encoder", "lq_encoder.whole_image"} | REFINER | TONE_CURVES
 
 
 @pytest.mark.parametrize(
@@ -64,11 +65,12 @@ LQ_ENCODER = {"lq_encoder.encoder", "lq_encoder.whole_image"} | REFINER
         ("diffusion", set(), LQ_ENCODER, True),
         ("end_to_end", (PLAIN | SKIPS) - {"vae.shortcut"}, LQ_ENCODER, True),
         ("refinement", set(), REFINER, False),
+        ("toning", set(), TONE_CURVES, False),
     ],
 )
 def test_an_objective_is_finite_and_trains_the_parts_it_should(objective, vae_parts, lq_encoder, unet):
     modules = awaken(build_modules("tiny")[0])
-    loss, parts = trained_by(modules, replace(STAGE, objective=objective))
+    loss, parts = trained_by(modules, replace(STAGE, objective=objective, crop_size=96, context_size=96))
     assert math.isfinite(loss)
     assert {part for part in parts if part.startswith("vae.")} == vae_parts
     assert {part for part in parts if part.startswith("lq_encoder.")} == lq_encoder
@@ -251,8 +253,37 @@ def test_an_exported_pipeline_holds_the_weights_rounded_to_half_precision(tmp_pa
     assert modules.training
 
 
-def test_refinement_needs_a_refiner():
+@pytest.mark.parametrize(
+    ("objective", "part", "said"), [("refinement", "refiner", "with a refiner"), ("toning", "tone_curves", "with tone curves")]
+)
+def test_an_objective_of_a_part_needs_the_part(objective, part, said):
     modules = build_modules("tiny")[0]
-    modules.lq_encoder.refiner = None
-    with pytest.raises(ValueError, match="needs an LQ encoder with a refiner"):
-        trained_by(modules, replace(STAGE, objective="refinement"))
+    setattr(modules.lq_encoder, part, None)
+    with pytest.raises(ValueError, match=f"needs an LQ encoder {said}"):
+        trained_by(modules, replace(STAGE, objective=objective, crop_size=96, context_size=96))
+
+
+def test_toning_needs_crops_of_whole_views():
+    with pytest.raises(ValueError, match="`crop_size` 96 must be `context_size` 192"):
+        replace(STAGE, objective="toning")
+
+
+def test_toning_compares_thumbnails_and_a_lower_floor_tells_smaller_errors_apart():
+    modules, scheduler = build_modules("tiny")
+    batch = make_batch(size=64)
+    batch = replace(batch, thumbnail=batch.hq + 0.02)
+    stage = replace(STAGE, objective="toning", crop_size=64, context_size=64, loss="psnr")
+    losses = [modules(replace(stage, loss_floor=floor), batch, scheduler, seeded()).item() for floor in (1e-4, 1e-8)]
+    assert losses == pytest.approx([math.log10(2e-4) / 2, math.log10(1e-4) / 2], abs=1e-3)
+
+
+def test_a_crop_is_toned_by_the_curves_of_its_place():
+    modules, scheduler = build_modules("tiny")
+    with torch.no_grad():
+        modules.lq_encoder.tone_curves.conv_out.weight.normal_(0, 0.05)
+    batch = make_batch()
+    corner, centre = (
+        restore_in_one_step(modules, replace(batch, region=region), scheduler, seeded())
+        for region in ((0.0, 0.0, 0.2, 0.2), (0.4, 0.4, 0.6, 0.6))
+    )
+    assert (corner - centre).abs().max() > 0.01
