@@ -23,7 +23,8 @@ Targets = Literal["convolutions", "attention"]
 # encoder makes the latents that the diffusion learns in, and takes no part in a restoration.
 PRESETS: dict[Targets, dict[str, str]] = {
     "convolutions": {
-        "lq_encoder": r"encoder\.(conv_in|.*resnets\.\d+\.conv[12])|refiner\.(conv_in|(before|middle|after)\.\d+\.conv[12])",
+        "lq_encoder": r"encoder\.(conv_in|.*resnets\.\d+\.conv[12])|refiner\.(conv_in|(before|middle|after)\.\d+\.conv[12])"
+        r"|tone_curves\.(conv_in|conv_out|(before|middle\.\d+|after)\.conv[12])",
         "unet": r"conv_in\.condition_embedding\.conv_(in|out)|.*resnets\.\d+\.conv[12]",
         "vae": r"decoder\..*resnets\.\d+\.conv[12]|skips\.\d+\.value|pixel_skip\.conv",
     },
@@ -34,7 +35,7 @@ PRESETS: dict[Targets, dict[str, str]] = {
     },
 }
 # What sets exposure and colour of the whole picture at once. Linear layers on vectors: LoRA's, for AdaptIR adapts maps.
-_TONE = {"lq_encoder": r"whole_image\.to_modulation", "vae": r"pixel_skip\.tone"}
+_TONE = {"lq_encoder": r"whole_image\.to_modulation|tone_curves\.whole_out", "vae": r"pixel_skip\.tone"}
 
 
 @dataclass(frozen=True)
