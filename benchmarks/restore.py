@@ -2,6 +2,7 @@
 
 `python benchmarks/restore.py --megapixels 0.25 1 4 16`. Each size runs in a process of its own, so that its peak memory is its own.
 Absolute seconds on a shared machine say little: read the shares, and compare two versions side by side on the same machine.
+Processor seconds say more; those of one thread (`--threads 1`) are the fewest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections import defaultdict
 PARTS = ("lq_encoder", "unet", "vae")
 
 
-def measure(megapixels: float, checkpoint: str, tile_size: int) -> dict:
+def measure(megapixels: float, checkpoint: str, tile_size: int, threads: int | None) -> dict:
     """Restores one synthetic photograph in this process."""
     import torch
 
@@ -25,6 +26,8 @@ def measure(megapixels: float, checkpoint: str, tile_size: int) -> dict:
     from foundir_hf.cli import quiet_libraries
 
     quiet_libraries()
+    if threads is not None:
+        torch.set_num_threads(threads)
     pipeline = load_pipeline(checkpoint)
     pipeline.set_progress_bar_config(disable=True)
     seconds: dict[str, float] = defaultdict(float)
@@ -35,12 +38,13 @@ def measure(megapixels: float, checkpoint: str, tile_size: int) -> dict:
     pipeline(image[..., :256, :256], generator=torch.Generator().manual_seed(0))  # warm up
     seconds.clear()
     before = peak_mebibytes()
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     pipeline(image, generator=torch.Generator().manual_seed(0), tile_size=tile_size)
     total = time.perf_counter() - start
     return {
         "megapixels": megapixels,
         "seconds": total,
+        "processor": time.process_time() - processor,
         "peak_mib": peak_mebibytes(),
         "start_mib": before,
         **{name: seconds[name] / total for name in PARTS},
@@ -88,10 +92,11 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, nargs="+", default=[0.25, 1, 4, 16])
     parser.add_argument("--checkpoint", default="tiny")
     parser.add_argument("--tile-size", type=int, default=1024)
+    parser.add_argument("--threads", type=int, help="of the processor (default: one a core)")
     parser.add_argument("--one", type=float, help=argparse.SUPPRESS)  # the child process
     arguments = parser.parse_args()
     if arguments.one is not None:
-        print(json.dumps(measure(arguments.one, arguments.checkpoint, arguments.tile_size)))
+        print(json.dumps(measure(arguments.one, arguments.checkpoint, arguments.tile_size, arguments.threads)))
         return
 
     from foundir_hf import load_pipeline
@@ -107,17 +112,19 @@ def main() -> None:
         print(f"| {name} | {parameters[name]:,} | {share:.0%} | {flops[name]:.3f} | {flop_share:.0%} |")
     print(f"| all | {sum(parameters.values()):,} | | {sum(flops.values()):.3f} | |\n")
 
-    print("| megapixels | seconds | s/MP | peak MiB | before | LQ encoder | UNet | decoder | rest |\n|---|---|---|---|---|---|---|---|---|")
+    columns = ["megapixels", "seconds", "s/MP", "processor s/MP", "peak MiB", "before", *PARTS, "rest"]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for megapixels in arguments.megapixels:
         command = [sys.executable, __file__, "--one", str(megapixels), "--checkpoint", arguments.checkpoint]
-        output = subprocess.run([*command, "--tile-size", str(arguments.tile_size)], check=True, stdout=subprocess.PIPE, text=True)
+        command += ["--tile-size", str(arguments.tile_size)]
+        if arguments.threads is not None:
+            command += ["--threads", str(arguments.threads)]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         row = json.loads(output.stdout.splitlines()[-1])
-        rest = 1 - sum(row[name] for name in PARTS)
-        print(
-            f"| {megapixels:g} | {row['seconds']:.1f} | {row['seconds'] / megapixels:.2f} | {row['peak_mib']:.0f} | {row['start_mib']:.0f} "
-            f"| {row['lq_encoder']:.0%} | {row['unet']:.0%} | {row['vae']:.0%} | {rest:.0%} |",
-            flush=True,
-        )
+        shares = [row[name] for name in PARTS]
+        cells = [f"{megapixels:g}", f"{row['seconds']:.1f}", *(f"{row[key] / megapixels:.2f}" for key in ("seconds", "processor"))]
+        cells += [f"{row[key]:.0f}" for key in ("peak_mib", "start_mib")] + [f"{share:.0%}" for share in (*shares, 1 - sum(shares))]
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
