@@ -39,6 +39,7 @@ card: .venv/dev
 		&& cp build/$$suite/report.json $(FIGURES)/$$suite.json || exit 1; done
 	$(BIN)/python benchmarks/steps.py --data $(DATA) -o $(FIGURES)/steps.json
 	$(BIN)/python benchmarks/experts.py --photos $(DATA)/real_no_gt -o $(FIGURES)
+	$(BIN)/python benchmarks/gallery.py --photos $(DATA)/real_no_gt -o $(FIGURES)/real.jpg
 	$(BIN)/python benchmarks/card.py --manifest $(TRAIN)/manifest.csv
 
 clean:

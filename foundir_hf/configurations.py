@@ -46,6 +46,7 @@ def _small(
             "thumbnail_size": 64,
             "refiner_channels": refiner,
             "tone_channels": tone,
+            "tone_threshold": 0.1,
         },
         "unet": {
             **common,

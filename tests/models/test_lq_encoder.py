@@ -210,6 +210,26 @@ def test_curves_are_interpolated_as_bilinear_resizing_does():
     torch.testing.assert_close(rows @ grid @ columns.T, resized)
 
 
+def test_small_changes_are_left_out_image_by_image_and_still_learn(toned):
+    thumbnail = torch.zeros(3, 3, 16, 16)
+    curves = torch.cat([curves_of(offset=offset) for offset in (0.05, 0.11, 0.2)]).requires_grad_()
+    kept = toned.tone_curves.where_it_matters(thumbnail, curves, 0.1)
+    shares = (kept / curves)[:, 3, 0, 0]  # an offset of 0.11 is half of the way from 0.1 to 0.12
+    torch.testing.assert_close(shares, torch.tensor([0.0, 0.5, 1.0]), atol=1e-3, rtol=0)
+    kept.sum().backward()
+    assert torch.equal(curves.grad, torch.ones_like(curves))
+    assert toned.tone_curves.where_it_matters(thumbnail, curves, 0.0) is curves
+
+
+@torch.no_grad()
+def test_the_encoder_keeps_to_its_threshold(toned):
+    pixels = torch.rand(1, 3, 32, 32) - 0.5
+    toned.tone_curves.whole_out.bias[3:6] = 0.1
+    assert not torch.allclose(toned(pixels).lq_pixel_values, pixels, atol=0.1)
+    toned.register_to_config(tone_threshold=0.15)
+    torch.testing.assert_close(toned(pixels).lq_pixel_values, pixels)
+
+
 def test_tone_curves_under_autocast_keep_single_precision(toned):
     pixels = torch.rand(1, 3, 32, 32) * 2 - 1
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
