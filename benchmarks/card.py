@@ -1,4 +1,4 @@
-"""Fills the tables of `model_card.md` from what the other commands measured; `make card DATA=DIR TRAIN=DIR` runs them all, then this.
+"""Fills the tables of `model_card.md` and `docs/adapters.md`; `make card DATA=DIR TRAIN=DIR` measures what most of them show, runs this.
 
 Between `<!-- NAME -->` and `<!-- end -->` nothing is written by hand. `--check` writes nothing and fails where card and figures disagree.
 """
@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import adapters
+import classics
 import experts
 import steps
 
@@ -25,6 +27,7 @@ from foundir_hf.hub import checkpoint_hashes, resolve_checkpoint
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
+PAGES = ("model_card.md", "docs/adapters.md")
 CHECKPOINT = "tiny"
 # Row of the suite `peers` -> what must be reached and what is aimed at: decibels, or decibels above the input.
 TARGETS = {
@@ -89,6 +92,13 @@ def model_index(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def adapter_table(content: Mapping[str, Any]) -> str:
+    """`benchmarks/adapters.py`'s report, and which base it is of: a new base may come before the hours of this table are spent anew."""
+    bases = ", ".join(f"`{name.split('/')[0]}` {digest[:8]}" for name, digest in content["hashes"].items())
+    note = f"{content['steps']} steps on {content['pairs']} pairs, {content['photographs']} photographs to score with; base: {bases}."
+    return f"{adapters.report(content['cells'])}\n\n{note}"
+
+
 def blocks() -> dict[str, Callable[[], str]]:
     """Name of a block -> what makes its text."""
 
@@ -102,6 +112,7 @@ def blocks() -> dict[str, Callable[[], str]]:
         "families": lambda: card_tables(figures("families"))[0],
         "tasks": lambda: card_tables(figures("families"))[1],
         "targets": lambda: target_table(figures("peers")),
+        "classics": lambda: classics.to_table(figures("classics")["rows"]),
         "steps": lambda: steps.to_table(figures("steps")["rows"]),
         "experts": lambda: experts.to_table(figures("experts")["psnr"]),
         "photographs": lambda: markdown_table(
@@ -112,21 +123,21 @@ def blocks() -> dict[str, Callable[[], str]]:
     }
 
 
-def fill(card: str) -> str:
-    """The card with every block made anew; the metadata's, at the top, is marked by YAML comments."""
+def fill(page: str) -> str:
+    """A page with every block made anew; the card's metadata, at the top, is marked by YAML comments."""
     made = blocks()
 
     def replace(match: re.Match, comment: str) -> str:
         name = match["name"]
         if name not in made:
-            raise ValueError(f"model_card.md: block {name!r} must be one of {', '.join(made)}.")
+            raise ValueError(f"block {name!r} must be one of {', '.join(made)}.")
         gap = "\n" if comment == "#" else "\n\n"
         return f"{match['start']}{gap}{made[name]()}{gap}{match['end']}"
 
-    card = re.sub(
-        r"(?P<start># (?P<name>\w+): made by benchmarks/card.py)\n.*?(?P<end># end)", partial(replace, comment="#"), card, flags=re.S
+    page = re.sub(
+        r"(?P<start># (?P<name>\w+): made by benchmarks/card.py)\n.*?(?P<end># end)", partial(replace, comment="#"), page, flags=re.S
     )
-    return re.sub(r"(?P<start><!-- (?P<name>\w+) -->)\n.*?(?P<end><!-- end -->)", partial(replace, comment="<"), card, flags=re.S)
+    return re.sub(r"(?P<start><!-- (?P<name>\w+) -->)\n.*?(?P<end><!-- end -->)", partial(replace, comment="<"), page, flags=re.S)
 
 
 def main() -> None:
@@ -137,13 +148,13 @@ def main() -> None:
     if arguments.manifest is not None:
         content = json.dumps(photograph_table(arguments.manifest), indent=1) + "\n"
         write_whole(FIGURES / "photographs.json", content.encode())
-    path = ROOT / "model_card.md"
-    card = path.read_text(encoding="utf-8")
-    filled = fill(card)
-    if not arguments.check:
-        write_whole(path, filled.encode())
-    elif filled != card:
-        sys.exit("model_card.md is not what docs/figures say: run `python benchmarks/card.py`.")
+    for name in PAGES:
+        page = (ROOT / name).read_text(encoding="utf-8")
+        filled = fill(page)
+        if not arguments.check:
+            write_whole(ROOT / name, filled.encode())
+        elif filled != page:
+            sys.exit(f"{name} is not what docs/figures say: run `python benchmarks/card.py`.")
 
 
 if __name__ == "__main__":

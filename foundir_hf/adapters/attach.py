@@ -17,17 +17,18 @@ from ..pipelines.lora_foundir import COMPONENTS
 from .adaptir import AdaptIRConfig
 
 Method = Literal["lora", "adaptir"]
-Targets = Literal["convolutions", "attention"]
+Targets = Literal["convolutions", "refiner", "attention"]
 
 # Which modules of each component, as a regular expression over their whole names. Of the autoencoder the decoder with its skips: its
 # encoder makes the latents that the diffusion learns in, and takes no part in a restoration.
+_REFINER = r"refiner\.(conv_in|(before|middle|after)\.\d+\.conv[12])|tone_curves\.(conv_in|conv_out|(before|middle\.\d+|after)\.conv[12])"
 PRESETS: dict[Targets, dict[str, str]] = {
     "convolutions": {
-        "lq_encoder": r"encoder\.(conv_in|.*resnets\.\d+\.conv[12])|refiner\.(conv_in|(before|middle|after)\.\d+\.conv[12])"
-        r"|tone_curves\.(conv_in|conv_out|(before|middle\.\d+|after)\.conv[12])",
+        "lq_encoder": rf"encoder\.(conv_in|.*resnets\.\d+\.conv[12])|{_REFINER}",
         "unet": r"conv_in\.condition_embedding\.conv_(in|out)|.*resnets\.\d+\.conv[12]",
         "vae": r"decoder\..*resnets\.\d+\.conv[12]|skips\.\d+\.value|pixel_skip\.conv",
     },
+    "refiner": {"lq_encoder": _REFINER},
     "attention": {
         "lq_encoder": r".*\.to_(q|k|v|out\.0)",
         "unet": r".*\.to_(q|k|v|out\.0)",
@@ -35,7 +36,11 @@ PRESETS: dict[Targets, dict[str, str]] = {
     },
 }
 # What sets exposure and colour of the whole picture at once. Linear layers on vectors: LoRA's, for AdaptIR adapts maps.
-_TONE = {"lq_encoder": r"whole_image\.to_modulation|tone_curves\.whole_out", "vae": r"pixel_skip\.tone"}
+_TONE: dict[Targets, dict[str, str]] = {
+    "convolutions": {"lq_encoder": r"whole_image\.to_modulation|tone_curves\.whole_out", "vae": r"pixel_skip\.tone"},
+    "refiner": {"lq_encoder": r"tone_curves\.whole_out"},
+}
+NOTHING = r"(?!)"  # matches no name
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,9 @@ class AdapterConfig:
     Args:
         method: `"lora"` (LoRA, ICLR 2022; on convolutions as in LoCon) or `"adaptir"` (AdaptIR, NeurIPS 2024).
         components: Of `lq_encoder`, `unet` and `vae`. At fidelity 1 and in one step the first and the last do much of the work.
-        targets: `"convolutions"`, those of the residual blocks and of the skips (with LoRA also what sets the whole picture's tone), or
-            `"attention"`, which is usual for SDXL; components without attention then go without.
+        targets: `"convolutions"`, those of the residual blocks and of the skips (with LoRA also what sets the whole picture's tone);
+            `"refiner"`, of these only the LQ encoder's refiner and tone curves, which restore before anything else does; or LoRA's
+            `"attention"`, which is usual for SDXL. Components without such modules go without.
         rank: Of LoRA; its `alpha` is the same, so that files need not tell it.
         dora: Whether LoRA has magnitudes of its own (DoRA, ICML 2024).
         reduction: Of AdaptIR, see [`~foundir_hf.adapters.adaptir.AdaptIRConfig`]. The paper's 24 is for widths of 576; ours are 32 to 160.
@@ -74,8 +80,10 @@ class AdapterConfig:
 
     def pattern(self, component: str) -> str:
         """The names of the modules that are adapted."""
-        tone = component in _TONE and self.method == "lora" and self.targets == "convolutions"
-        return PRESETS[self.targets][component] + (f"|{_TONE[component]}" if tone else "")
+        patterns = [PRESETS[self.targets].get(component, NOTHING)]
+        if self.method == "lora" and component in _TONE.get(self.targets, {}):
+            patterns.append(_TONE[self.targets][component])
+        return "|".join(patterns)
 
     def to_peft(self, component: str) -> PeftConfig:
         """The same in peft's terms, for one component."""

@@ -22,7 +22,9 @@ def add_parser(commands) -> None:
     parser.add_argument("--method", choices=("lora", "adaptir", "full"), default="lora", help="full trains everything (default: lora)")
     parser.add_argument("--rank", type=whole(1, 1024), default=8, help="of LoRA (default: 8)")
     parser.add_argument("--dora", action="store_true", help="LoRA with magnitudes of its own")
-    parser.add_argument("--targets", choices=("convolutions", "attention"), default="convolutions", help="of LoRA (default: convolutions)")
+    parser.add_argument(
+        "--targets", choices=("convolutions", "refiner", "attention"), default="convolutions", help="(default: convolutions)"
+    )
     parser.add_argument("--reduction", type=whole(1, 1024), default=8, help="of AdaptIR's bottleneck (default: 8)")
     parser.add_argument("--task", action="append", default=[], metavar="NAME", help="sub-task that photographs learn; repeatable")
     parser.add_argument("--steps", type=whole(1, 10**7), default=400, help="default: 400")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from small import BASE, all_components, awaken_adapter, fresh_pipeline, restored
 
+from foundir_hf import load_pipeline
 from foundir_hf.adapters.attach import AdapterConfig, adapted_components, add_adapter, without_adapters
 from foundir_hf.adapters.files import save_adapter
 
@@ -94,6 +96,18 @@ def test_attention_is_adapted_where_there_is_any(sdxl):
     assert names == {"to_q", "to_k", "to_v", "0"}
 
 
+@pytest.mark.parametrize("method", ["lora", "adaptir"])
+def test_the_refiner_and_the_tone_curves_are_adapted_alone(method):
+    pipe = load_pipeline("tiny")
+    add_adapter(pipe, AdapterConfig(method, targets="refiner"))
+    assert all_components(pipe) == ["lq_encoder"]
+    adapted = {name for name, module in pipe.lq_encoder.named_modules() if isinstance(module, BaseTunerLayer)}
+    assert {name.split(".")[0] for name in adapted} == {"refiner", "tone_curves"}
+    assert ("tone_curves.whole_out" in adapted) == (method == "lora")
+    with pytest.raises(ValueError, match="`targets` 'refiner': no such modules in unet, vae"):
+        add_adapter(pipe, AdapterConfig(method, targets="refiner", components=("unet", "vae")), "b")
+
+
 def test_an_adapter_learns():
     pipe = fresh_pipeline()
     add_adapter(pipe, AdapterConfig("lora", rank=4, components=("lq_encoder",)))
@@ -114,7 +128,7 @@ def test_an_adapter_learns():
     ("options", "message"),
     [
         ({"method": "prefix"}, "`method` must be one of lora, adaptir; got 'prefix'"),
-        ({"targets": "all"}, "`targets` must be one of convolutions, attention; got 'all'"),
+        ({"targets": "all"}, "`targets` must be one of convolutions, refiner, attention; got 'all'"),
         ({"components": ("scheduler",)}, r"`components` must be of lq_encoder, unet, vae; got \['scheduler'\]"),
         ({"components": ()}, "`components` must be of"),
         ({"rank": 0}, "`rank` and `reduction` must be at least 1, got 0 and 8"),
