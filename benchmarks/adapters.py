@@ -47,6 +47,7 @@ from foundir_hf.pipelines.lora_foundir import COMPONENTS
 SIDE = 256  # of the pairs, in pixels
 # What is adapted, by every method: convolutions of refiner and tone curves. All else passes on what they made (training/runs/tiny.md, 26).
 PLACE, TARGETS = "lq_encoder", "refiner"
+TONE = f"{PLACE}.tone_curves."
 
 
 def low_resolution(images: torch.Tensor, generator: torch.Generator, *, then: Task) -> torch.Tensor:
@@ -213,9 +214,11 @@ def train_cell(task: str, method_name: str, seed: int, size: int, arguments: arg
             arguments.checkpoint, None, steps=arguments.steps, batch_size=8, learning_rate=method.learning_rate, seed=seed
         )
         (stage,) = recipe.stages
-        if own:
-            parts = [component for component in COMPONENTS if any(name.startswith(component) for name in own)]
-            stage = replace(stage, trainable={f"{component}.": 1.0 for component in parts})
+        prefixes = [f"{component}." for component in COMPONENTS if any(name.startswith(component) for name in own)]
+        factors = dict.fromkeys(prefixes or stage.trainable, 1.0)
+        if not own or any(name.startswith(TONE) for name in own):
+            factors[TONE] = 0.1  # at the refiner's rate they throw the whole picture's brightness about: below the base on lr4_jpeg30
+        stage = replace(stage, trainable=factors)
         quiet = {"checkpoint_minutes": 1e6, "validation_minutes": 1e6, "reference_samples": 1}
         recipe = replace(recipe, stages=(stage,), ema_decay=0.99, mixed_precision=arguments.mixed_precision, **quiet)
         train(recipe, modules, noise_scheduler, arguments.runs / "pairs" / task, folder)

@@ -118,6 +118,7 @@ def blocks() -> dict[str, Callable[[], str]]:
         "photographs": lambda: markdown_table(
             ["collection", "licence", "training", "validation"], [[str(cell) for cell in row] for row in figures("photographs")["rows"]]
         ),
+        "adapters": lambda: adapter_table(json.loads((FIGURES / "adapters.json").read_text(encoding="utf-8"))),
         "hashes": lambda: "\n".join(f"- `{n}`: `{digest}`" for n, digest in checkpoint_hashes(resolve_checkpoint(CHECKPOINT)).items()),
         "results": lambda: model_index(figures("families")),
     }

