@@ -1,4 +1,4 @@
-"""Fills the tables of `model_card.md` and `docs/adapters.md`; `make card DATA=DIR TRAIN=DIR` measures what most of them show, runs this.
+"""Fills the tables of `model_card.md` and `docs/adaptir.md`; `make card DATA=DIR TRAIN=DIR` measures what most of them show, runs this.
 
 Between `<!-- NAME -->` and `<!-- end -->` nothing is written by hand. `--check` writes nothing and fails where card and figures disagree.
 """
@@ -27,7 +27,7 @@ from foundir_hf.hub import checkpoint_hashes, resolve_checkpoint
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
-PAGES = ("model_card.md", "docs/adapters.md")
+PAGES = ("model_card.md", "docs/adaptir.md")
 CHECKPOINT = "tiny"
 # Row of the suite `peers` -> what must be reached and what is aimed at: decibels, or decibels above the input.
 TARGETS = {
