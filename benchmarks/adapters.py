@@ -276,6 +276,13 @@ def main() -> None:
     parser.add_argument("--mixed-precision", choices=("no", "bf16"), default="no", help="of the training (default: no)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     arguments = parser.parse_args()
+    settings = {"steps": arguments.steps, "pairs": arguments.pairs, "photographs": arguments.photographs, "budget": arguments.budget}
+    settings |= {"hashes": checkpoint_hashes(resolve_checkpoint(arguments.checkpoint))}
+    kept = arguments.runs / "settings.json"
+    if kept.is_file() and (begun := json.loads(kept.read_text())) != settings:
+        parser.error(f"{arguments.runs} was begun with {begun}, and these are {settings}: cells of both would stand in one table.")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(settings), encoding="utf-8")
     train, test = list_photos(arguments.data), list_photos(arguments.test)
     parts = {"train": train[:: max(1, len(train) // (arguments.pairs + 4))][: arguments.pairs + 4], "test": test[: arguments.photographs]}
     parts["val"] = [parts["train"].pop() for _ in range(4)]
@@ -288,8 +295,7 @@ def main() -> None:
         for number, future in enumerate(as_completed(futures), 1):
             print(f"{number} of {len(futures)}: {future.result().parent}", flush=True)
     cells = [json.loads(path.read_text()) for path in sorted(arguments.runs.glob("*/*/*/result.json"))]
-    settings = {"steps": arguments.steps, "pairs": arguments.pairs, "photographs": arguments.photographs}
-    content = {"hashes": checkpoint_hashes(resolve_checkpoint(arguments.checkpoint)), **settings, "cells": cells}
+    content = {**settings, "cells": cells}
     (arguments.runs / "results.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
     (arguments.runs / "report.md").write_text(report(cells) + "\n", encoding="utf-8")
     print(report(cells))

@@ -77,10 +77,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     pipeline = load_pipeline(arguments.checkpoint)
     real_esrgan = load_real_esrgan(arguments.threads)
-    quality: dict[str, dict[str, list]] = {}
-    seconds: dict[str, dict[str, list]] = {}
+    quality: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
+    seconds: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
     for done in measure(load_suite(arguments.suite, arguments.data, arguments.limit), pipeline, metrics=("psnr",), with_ceiling=False):
         case, taken = done.case, dict(done.seconds)
+        if not done.score.baselines:
+            continue
         values = {name: score["psnr"] for name, score in done.score.methods.items()}
         if case.small is not None and case.truth is not None and real_esrgan is not None:
             began = time.perf_counter()
@@ -89,14 +91,14 @@ def main() -> None:
             values[REAL_ESRGAN] = psnr(image, case.truth)
         for table, row in ((quality, values), (seconds, taken)):
             for name, value in row.items():
-                table.setdefault(case.family, defaultdict(list))[name].append(value)
+                table[case.family][name].append(value)
     rows = []
     for family, methods in quality.items():
         own = fmean(seconds[family][RESTORED])
         times = {name: fmean(values) / own for name, values in seconds[family].items()}
         rows.append({"family": family, "psnr": {name: fmean(values) for name, values in methods.items()}, "time": times})
     content = {"hashes": checkpoint_hashes(resolve_checkpoint(arguments.checkpoint)), "threads": arguments.threads, "rows": rows}
-    write_whole(arguments.output, (json.dumps(content, indent=1) + "\n").encode())
+    write_whole(arguments.output, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     print(to_table(rows))
 
 
@@ -105,8 +107,6 @@ def to_table(rows: Sequence[Mapping]) -> str:
     lines = []
     for row in rows:
         classics = {name: value for name, value in row["psnr"].items() if name not in (INPUT, RESTORED, REAL_ESRGAN)}
-        if not classics:
-            continue
         best = max(classics, key=lambda name: classics[name])
         cells = [f"{row['psnr'][name]:.2f}" for name in (INPUT, RESTORED)]
         cells += [f"{classics[best]:.2f} ({best})", f"{row['time'][best]:.2f}"]

@@ -19,9 +19,9 @@ from .adaptir import AdaptIRConfig
 Method = Literal["lora", "adaptir"]
 Targets = Literal["convolutions", "refiner", "attention"]
 
+_REFINER = r"refiner\.(conv_in|(before|middle|after)\.\d+\.conv[12])|tone_curves\.(conv_in|conv_out|(before|middle\.\d+|after)\.conv[12])"
 # Which modules of each component, as a regular expression over their whole names. Of the autoencoder the decoder with its skips: its
 # encoder makes the latents that the diffusion learns in, and takes no part in a restoration.
-_REFINER = r"refiner\.(conv_in|(before|middle|after)\.\d+\.conv[12])|tone_curves\.(conv_in|conv_out|(before|middle\.\d+|after)\.conv[12])"
 PRESETS: dict[Targets, dict[str, str]] = {
     "convolutions": {
         "lq_encoder": rf"encoder\.(conv_in|.*resnets\.\d+\.conv[12])|{_REFINER}",
@@ -40,7 +40,7 @@ _TONE: dict[Targets, dict[str, str]] = {
     "convolutions": {"lq_encoder": r"whole_image\.to_modulation|tone_curves\.whole_out", "vae": r"pixel_skip\.tone"},
     "refiner": {"lq_encoder": r"tone_curves\.whole_out"},
 }
-NOTHING = r"(?!)"  # matches no name
+_NOTHING = r"(?!)"  # matches no name
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class AdapterConfig:
 
     def pattern(self, component: str) -> str:
         """The names of the modules that are adapted."""
-        patterns = [PRESETS[self.targets].get(component, NOTHING)]
+        patterns = [PRESETS[self.targets].get(component, _NOTHING)]
         if self.method == "lora" and component in _TONE.get(self.targets, {}):
             patterns.append(_TONE[self.targets][component])
         return "|".join(patterns)
