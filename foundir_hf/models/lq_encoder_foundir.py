@@ -144,13 +144,7 @@ class FoundIRLQEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
         encoder = self.encoder
         if thumbnail is None:
             thumbnail = self.thumbnail(pixel_values)
-        if self.refiner is not None:
-            pixel_values = _run(encoder, self.refiner, pixel_values)
-        if self.tone_curves is not None:
-            curves = self.tone_curves.where_it_matters(thumbnail, self.tone_curves(thumbnail), self.config.tone_threshold)
-            # Overshooting lamps of a dark photograph would flood the encoder.
-            pixel_values = self.tone_curves.apply_to(pixel_values, curves, region).clamp(-1, 1)
-            thumbnail = self.tone_curves.apply_to(thumbnail, curves).clamp(-1, 1)
+        pixel_values, thumbnail = self.restore_pixels(pixel_values, thumbnail, region)
         embeds, modulations = None, [None] * len(encoder.down_blocks)
         if self.whole_image is not None:
             embeds, modulations = self.whole_image(thumbnail)
@@ -171,6 +165,19 @@ class FoundIRLQEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
         lq_features[-1] = hidden_states
         output = FoundIRLQEncoderOutput(hidden_states, tuple(lq_features), pixel_values, embeds)
         return output if return_dict else output.to_tuple()
+
+    def restore_pixels(
+        self, pixel_values: torch.Tensor, thumbnail: torch.Tensor | None, region: tuple[float, float, float, float] = WHOLE
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What refiner and tone curves make of image and thumbnail, before anything is encoded; arguments as in `forward`."""
+        if self.refiner is not None:
+            pixel_values = _run(self.encoder, self.refiner, pixel_values)
+        if self.tone_curves is not None:
+            curves = self.tone_curves.where_it_matters(thumbnail, self.tone_curves(thumbnail), self.config.tone_threshold)
+            # Overshooting lamps of a dark photograph would flood the encoder.
+            pixel_values = self.tone_curves.apply_to(pixel_values, curves, region).clamp(-1, 1)
+            thumbnail = self.tone_curves.apply_to(thumbnail, curves).clamp(-1, 1)
+        return pixel_values, thumbnail
 
 
 class Refiner(nn.Module):
@@ -264,17 +271,27 @@ class ToneCurves(nn.Module):
         scale, shift = self.modulation(whole)[:, :, None, None].chunk(2, dim=1)
         return self.conv_out(self.after(hidden_states * (1 + scale) + shift)) + self.whole_out(whole)[:, :, None, None]
 
+    @property
+    def adapted(self) -> float:
+        """The largest weight of an active adapter in here, 1 at most."""
+        layers = [module for module in self.modules() if hasattr(module, "active_adapters") and not module.disable_adapters]
+        scales = [getattr(layer, "scaling", dict.fromkeys(layer.active_adapters, 1.0)) for layer in layers]
+        weights = [abs(scale.get(name, 0.0)) for layer, scale in zip(layers, scales, strict=True) for name in layer.active_adapters]
+        return min(1.0, max(weights, default=0.0))
+
     def where_it_matters(self, thumbnail: torch.Tensor, curves: torch.Tensor, threshold: float) -> torch.Tensor:
         """The curves of images that they change by more than `threshold`; fading to no change below 1.2 times that.
 
         A pale photograph may be meant so, and nothing in it tells. A small change is the likelier mistake and the smaller loss: measured
-        in runs/tiny.md. The gradient passes as if there were no threshold, so that whoever trains can learn to cross it.
+        in runs/tiny.md. In training curves always act, so that what they do is what they learn from: told a gradient where they do not
+        act, they run on until they do (measured: adapters for noise came to darken photographs). And whoever adapts the curves has said
+        what the damage is: adapters take the threshold away, by as much as they count.
         """
-        if threshold <= 0:
+        threshold *= 1 - self.adapted
+        if threshold <= 0 or self.training:
             return curves
         change = ((self.apply_to(thumbnail, curves) - thumbnail).float() / 2).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-        share = ((change / threshold - 1) / 0.2).clamp(0, 1).to(curves.dtype)
-        return curves + ((share - 1) * curves).detach()
+        return curves * ((change / threshold - 1) / 0.2).clamp(0, 1).to(curves.dtype)
 
     def apply_to(self, pixel_values: torch.Tensor, curves: torch.Tensor, region: tuple[float, float, float, float] = WHOLE) -> torch.Tensor:
         """Applies what `forward` returned to an image in [-1, 1], or to its part `region`; beyond 1 where light overshoots."""

@@ -149,6 +149,13 @@ class FoundIRLoraLoaderMixin(LoraBaseMixin):
             raise ValueError(f"Only LoRA can be added to the weights; there is {', '.join(map(str, others))}.")
         super().fuse_lora(components or loaded, lora_scale, safe_fusing, adapter_names, **kwargs)
 
+    def unload_lora_weights(self) -> None:
+        """Takes all adapters away. What was fused stays, and with it what it does to the threshold of the tone curves."""
+        curves = self.lq_encoder.tone_curves
+        if curves is not None and any(getattr(module, "merged", False) for module in curves.modules()):
+            self.lq_encoder.register_to_config(tone_threshold=self.lq_encoder.config.tone_threshold * (1 - curves.adapted))
+        super().unload_lora_weights()
+
     def unfuse_lora(self, components: list[str] | None = None, **kwargs) -> None:
         """Takes a [`fuse_lora`] back."""
         super().unfuse_lora(components or list(COMPONENTS), **kwargs)

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from peft import LoraConfig
 
 from foundir_hf.configurations import CONFIGURATIONS
 from foundir_hf.models.lq_encoder_foundir import FoundIRLQEncoder, _interpolation
@@ -210,15 +211,32 @@ def test_curves_are_interpolated_as_bilinear_resizing_does():
     torch.testing.assert_close(rows @ grid @ columns.T, resized)
 
 
-def test_small_changes_are_left_out_image_by_image_and_still_learn(toned):
+@torch.no_grad()
+def test_small_changes_are_left_out_image_by_image(toned):
     thumbnail = torch.zeros(3, 3, 16, 16)
-    curves = torch.cat([curves_of(offset=offset) for offset in (0.05, 0.11, 0.2)]).requires_grad_()
-    kept = toned.tone_curves.where_it_matters(thumbnail, curves, 0.1)
+    curves = torch.cat([curves_of(offset=offset) for offset in (0.05, 0.11, 0.2)])
+    kept = toned.tone_curves.eval().where_it_matters(thumbnail, curves, 0.1)
     shares = (kept / curves)[:, 3, 0, 0]  # an offset of 0.11 is half of the way from 0.1 to 0.12
     torch.testing.assert_close(shares, torch.tensor([0.0, 0.5, 1.0]), atol=1e-3, rtol=0)
-    kept.sum().backward()
-    assert torch.equal(curves.grad, torch.ones_like(curves))
     assert toned.tone_curves.where_it_matters(thumbnail, curves, 0.0) is curves
+
+
+def test_whoever_learns_small_changes_sees_what_they_do(toned):
+    thumbnail, curves = torch.zeros(1, 3, 16, 16), curves_of(offset=0.05)
+    assert toned.tone_curves.train().where_it_matters(thumbnail, curves, 0.1) is curves
+
+
+def test_adapters_take_the_threshold_away_by_their_weight(toned):
+    toned.add_adapter(LoraConfig(target_modules=r"tone_curves\.conv_(in|out)", r=1, lora_alpha=1), "mine")
+    toned.eval()
+    thumbnail, curves = torch.zeros(1, 3, 16, 16), curves_of(offset=0.05)
+    assert toned.tone_curves.where_it_matters(thumbnail, curves, 0.1) is curves
+    for weight, share in ((0.0, 0.0), (0.2, 0.0), (0.55, 0.5556), (-1.0, 1.0), (3.0, 1.0)):  # 0.05 / 0.045 is 0.11 above the threshold
+        toned.set_adapters("mine", weight)
+        kept = toned.tone_curves.where_it_matters(thumbnail, curves, 0.1)
+        assert (kept / curves)[0, 3, 0, 0].item() == pytest.approx(share, abs=1e-3), weight
+    toned.disable_adapters()
+    assert not toned.tone_curves.where_it_matters(thumbnail, curves, 0.1).any()
 
 
 @torch.no_grad()
@@ -226,7 +244,7 @@ def test_the_encoder_keeps_to_its_threshold(toned):
     pixels = torch.rand(1, 3, 32, 32) - 0.5
     toned.tone_curves.whole_out.bias[3:6] = 0.1
     assert not torch.allclose(toned(pixels).lq_pixel_values, pixels, atol=0.1)
-    toned.register_to_config(tone_threshold=0.15)
+    toned.eval().register_to_config(tone_threshold=0.15)
     torch.testing.assert_close(toned(pixels).lq_pixel_values, pixels)
 
 

@@ -79,6 +79,7 @@ def test_a_lora_is_loaded_fused_and_unloaded(pipe, lora):
 
 
 def test_a_fused_pipeline_is_saved_with_the_lora_in_its_weights(pipe, lora, tmp_path):
+    pipe.lq_encoder.register_to_config(tone_threshold=0.9)  # which adapters take away
     pipe.load_lora_weights(lora)
     adapted = restored(pipe)
     pipe.fuse_lora()
@@ -87,6 +88,15 @@ def test_a_fused_pipeline_is_saved_with_the_lora_in_its_weights(pipe, lora, tmp_
     other = load_pipeline(tmp_path / "fused")
     other.set_progress_bar_config(disable=True)
     assert torch.allclose(restored(other), adapted, atol=1e-4)
+    assert other.lq_encoder.config.tone_threshold == 0
+
+
+def test_what_was_not_fused_takes_nothing_with_it(pipe, lora):
+    plain = restored(pipe)
+    pipe.load_lora_weights(lora)
+    pipe.unload_lora_weights()
+    assert torch.equal(restored(pipe), plain)
+    assert pipe.lq_encoder.config.tone_threshold == 0.1
 
 
 def test_diffusers_own_file_is_written_and_read(pipe, lora, base, tmp_path):
