@@ -23,14 +23,16 @@ def add_parser(commands) -> None:
     parser.add_argument("--rank", type=whole(1, 1024), default=8, help="of LoRA (default: 8)")
     parser.add_argument("--dora", action="store_true", help="LoRA with magnitudes of its own")
     parser.add_argument(
-        "--targets", choices=("convolutions", "refiner", "attention"), default="convolutions", help="(default: convolutions)"
+        "--targets",
+        choices=("convolutions", "refiner", "attention"),
+        help="(default: the refiner where there is one, else convolutions)",
     )
     parser.add_argument("--reduction", type=whole(1, 1024), default=8, help="of AdaptIR's bottleneck (default: 8)")
     parser.add_argument("--task", action="append", default=[], metavar="NAME", help="sub-task that photographs learn; repeatable")
     parser.add_argument("--steps", type=whole(1, 10**7), default=400, help="default: 400")
     parser.add_argument("--batch-size", type=whole(1, 4096), default=4, help="crops a step (default: 4)")
     parser.add_argument("--crop-size", type=whole(16, 4096), default=64, help="pixels, a multiple of 16 (default: 64)")
-    parser.add_argument("--learning-rate", type=number(1e-8, 1), help="peak (default: 1e-3, AdaptIR 2e-3, full 2e-4)")
+    parser.add_argument("--learning-rate", type=number(1e-8, 1), help="peak (default: by method and targets)")
     parser.add_argument("--validation", metavar="DATA", help="pairs or photographs to measure with (default: the `val` split of DATA)")
     parser.add_argument("--checkpoint", default="tiny", help="bundled name, folder or Hub repository (default: tiny)")
     parser.add_argument("--seed", type=whole(0, 2**31 - 1), default=0, help="default: 0")
@@ -44,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(f"`--crop-size` must be a multiple of 16, got {arguments.crop_size}.")
     check_writable(arguments.output.parent)
     from ..adapters.attach import AdapterConfig
-    from ..training.adapt import adapt, adaptation_recipe
+    from ..training.adapt import adapt, adaptation_recipe, usual_targets
     from ..training.preemption import PreemptedError
 
     try:
@@ -52,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.method != "full":
             adapter = AdapterConfig(
                 method=arguments.method,
-                targets=arguments.targets,
+                targets=arguments.targets or usual_targets(arguments.checkpoint),
                 rank=arguments.rank,
                 dora=arguments.dora,
                 reduction=arguments.reduction,

@@ -12,7 +12,7 @@ import yaml
 from ..adapters.attach import AdapterConfig
 from .equilibrium import EquilibriumConfig
 
-Objective = Literal["autoencoder", "diffusion", "end_to_end", "refinement", "toning"]
+Objective = Literal["autoencoder", "diffusion", "end_to_end", "refinement", "lq_pixels", "toning"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class StageConfig:
         tone_share, texture_share: Of clean photographs that get another one, see [`~foundir_hf.data.augmentation.Augmentation`].
         diffusion_share: In `end_to_end`, the share of steps spent on the diffusion objective, which keeps sampling in many steps alive.
         plain_share: In `end_to_end`, the share of steps decoded at fidelity 0, which keeps the plain decoder alive.
-        loss, loss_floor: In `end_to_end`, `refinement` and `toning`, see [`~foundir_hf.training.objectives.restoration_loss`].
+        loss, loss_floor: In all that restore in one step, see [`~foundir_hf.training.objectives.restoration_loss`].
         noise_offset: In `diffusion`, so much of another noise, the same all over a channel, is added; the authors' code has 0.02.
     """
 

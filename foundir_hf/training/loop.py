@@ -62,8 +62,9 @@ def train(
         data, validation, manifest, in_memory, workers: See [`~foundir_hf.data.loading.TrainingData`].
         output: Run folder: `checkpoint-*` (training state), `STAGE` (a pipeline in full precision for each finished stage), `log.jsonl`
             (losses, validation, shares, speed), `tracking` (of trackers), `equilibrium-STAGE.json` (shares and scores of every round),
-            `pipeline` (half precision, what `foundir --checkpoint` takes, renewed at every validation of an `end_to_end` stage). Where the
-            recipe trains an adapter, `STAGE` and, instead of `pipeline`, `adapter` are adapters, what `foundir --adapter` takes.
+            `pipeline` (half precision, what `foundir --checkpoint` takes, renewed at every validation of an `end_to_end` or `lq_pixels`
+            stage). Where the recipe trains an adapter, `STAGE` and, instead of `pipeline`, `adapter` are adapters, what
+            `foundir --adapter` takes.
         resume: See [`~foundir_hf.training.checkpoints.find_checkpoint`].
 
     Raises:
@@ -210,7 +211,7 @@ def train(
                 if last or look:
                     with averages():
                         measured = validate_together(accelerator, modules, stage, noise_scheduler, reference)
-                        if stage.objective == "end_to_end" and main:
+                        if stage.objective in ("end_to_end", "lq_pixels") and main:
                             save_result(modules, noise_scheduler, output / result_name(modules))
                     rows = {task: score.row() for task, score in measured.items()}
                     experts = {task: {name: round(w, 4) for name, w in score.experts.items()} for task, score in measured.items()}

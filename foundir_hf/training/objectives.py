@@ -93,6 +93,12 @@ def refine(modules: FoundIRModules, batch: PairBatch) -> torch.Tensor:
     return modules.lq_encoder.refiner(batch.lq)
 
 
+def lq_pixels(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
+    """Refiner and tone curves together, as the LQ encoder has them: what adapts these two alone need not run what comes after them."""
+    pixel_values, _ = modules.lq_encoder.restore_pixels(batch.lq, batch.thumbnail, batch.region)
+    return restoration_loss(pixel_values, batch.hq, stage.loss, stage.loss_floor)
+
+
 def toning(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
     """The LQ encoder's tone curves alone, on thumbnails of whole views: no pixel of full size is needed to tell darkness and haze."""
     truth = F.adaptive_avg_pool2d(batch.hq, batch.thumbnail.shape[-1])
@@ -154,5 +160,6 @@ OBJECTIVES: dict[str, Callable[..., torch.Tensor]] = {
     "diffusion": diffusion,
     "end_to_end": end_to_end,
     "refinement": refinement,
+    "lq_pixels": lq_pixels,
     "toning": toning,
 }

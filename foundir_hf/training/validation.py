@@ -106,8 +106,8 @@ def validate(
     """Restores every task's reference pairs as far as the stage's objective has brought the model.
 
     In an `autoencoder` stage that is the reconstruction of the clean photographs, in a `diffusion` stage a restoration in
-    [`SAMPLING_STEPS`] denoising steps, in an `end_to_end` stage in one, in a `refinement` or `toning` stage what the refiner or
-    the tone curves alone do. The noise is the same at every call. `metrics` are the tasks' own, see [`build_metrics`].
+    [`SAMPLING_STEPS`] denoising steps, in an `end_to_end` or `lq_pixels` stage in one, in a `refinement` or `toning` stage what the
+    refiner or the tone curves alone do. The noise is the same at every call. `metrics` are the tasks' own, see [`build_metrics`].
     """
     modules.eval()
     device = next(modules.parameters()).device
@@ -147,7 +147,7 @@ def _restore(
         return refine(modules, batch)
     if stage.objective == "toning":
         return tone(modules, batch.lq, batch)
-    if stage.objective == "end_to_end":
+    if stage.objective in ("end_to_end", "lq_pixels"):
         fidelity = 0.0 if stage.plain_share == 1 else 1.0  # a stage without skips is measured without them
         return restore_in_one_step(modules, batch, noise_scheduler, generator, fidelity)
     # What users will run, but for the decoder's skips: they are trained in a later stage.

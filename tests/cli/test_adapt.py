@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
+from safetensors.torch import load_file
 
 from foundir_hf.adapters.attach import AdapterConfig
 from foundir_hf.adapters.files import load_adapter
@@ -102,7 +103,7 @@ def test_an_adapter_is_trained_measured_and_used(adapter, base, pairs, tmp_path,
     report = ["evaluate", "--paired", str(pairs / "val"), "--checkpoint", str(base), "--adapter", f"{adapter}:0.5", "--metrics", "psnr"]
     assert main([*report, "--without", "figures", "--without", "baselines", "-o", str(tmp_path / "report")]) == 0
     hashes = json.loads((tmp_path / "report" / "report.json").read_text())["hashes"]
-    assert "scans:0.5/unet/adapter_model.safetensors" in hashes
+    assert "scans:0.5/lq_encoder/adapter_model.safetensors" in hashes
 
 
 @pytest.mark.parametrize("method", ["adaptir", "full"])
@@ -113,6 +114,16 @@ def test_other_methods_write_what_can_be_used_too(method, base, pairs, tmp_path)
     use = ["--checkpoint", str(output)] if method == "full" else ["--checkpoint", str(base), "--adapter", str(output)]
     assert main(["restore", str(pairs / "val" / "LQ" / "3.png"), "-o", str(tmp_path / "restored.png"), *use]) == 0
     assert f"- {method}\n" in (output / "README.md").read_text()
+
+
+def test_what_restores_first_is_adapted_without_running_the_rest(pairs, tmp_path):
+    command = ["adapt", pairs, "-o", tmp_path / "out", "--steps", "2", *SMALL]
+    assert main(list(map(str, command))) == 0
+    settings = json.loads((tmp_path / "out.run" / "settings.json").read_text())
+    assert settings["stages"][0]["objective"] == "lq_pixels"
+    weights = load_file(tmp_path / "out" / "lq_encoder" / "adapter_model.safetensors")
+    for part in ("refiner", "tone_curves"):
+        assert any(weight.any() for name, weight in weights.items() if part in name and "lora_B" in name), part
 
 
 def test_photographs_learn_a_sub_task(base, pairs, tmp_path, capsys):

@@ -65,6 +65,7 @@ LQ_ENCODER = {"lq_encoder.encoder", "lq_encoder.whole_image"} | REFINER | TONE_C
         ("diffusion", set(), LQ_ENCODER, True),
         ("end_to_end", (PLAIN | SKIPS) - {"vae.shortcut"}, LQ_ENCODER, True),
         ("refinement", set(), REFINER, False),
+        ("lq_pixels", set(), REFINER | TONE_CURVES, False),
         ("toning", set(), TONE_CURVES, False),
     ],
 )
@@ -275,6 +276,18 @@ def test_toning_compares_thumbnails_and_a_lower_floor_tells_smaller_errors_apart
     stage = replace(STAGE, objective="toning", crop_size=64, context_size=64, loss="psnr")
     losses = [modules(replace(stage, loss_floor=floor), batch, scheduler, seeded()).item() for floor in (1e-4, 1e-8)]
     assert losses == pytest.approx([math.log10(2e-4) / 2, math.log10(1e-4) / 2], abs=1e-3)
+
+
+def test_the_pixels_of_the_lq_encoder_are_what_it_hands_on_to_the_rest():
+    modules, scheduler = build_modules("tiny")
+    awaken(modules)
+    batch = replace(make_batch(), region=(0.1, 0.2, 0.6, 0.7))
+    stage = replace(STAGE, objective="lq_pixels")
+    with torch.no_grad():
+        handed_on = modules.lq_encoder(batch.lq, batch.thumbnail, batch.region).lq_pixel_values
+        expected = restoration_loss(handed_on, batch.hq, stage.loss, stage.loss_floor)
+        assert torch.equal(modules(stage, batch, scheduler, seeded()), expected)
+    assert not torch.equal(handed_on, batch.lq)
 
 
 def test_a_crop_is_toned_by_the_curves_of_its_place():
