@@ -17,18 +17,20 @@ from ..pipelines.lora_foundir import COMPONENTS
 from .adaptir import AdaptIRConfig
 
 Method = Literal["lora", "adaptir"]
-Targets = Literal["convolutions", "refiner", "attention"]
+Targets = Literal["convolutions", "refiner", "refiner_and_tone", "attention"]
 
-_REFINER = r"refiner\.(conv_in|(before|middle|after)\.\d+\.conv[12])|tone_curves\.(conv_in|conv_out|(before|middle\.\d+|after)\.conv[12])"
+_REFINER = r"refiner\.(conv_in|(before|middle|after)\.\d+\.conv[12])"
+_REFINER_AND_TONE = rf"{_REFINER}|tone_curves\.(conv_in|conv_out|(before|middle\.\d+|after)\.conv[12])"
 # Which modules of each component, as a regular expression over their whole names. Of the autoencoder the decoder with its skips: its
 # encoder makes the latents that the diffusion learns in, and takes no part in a restoration.
 PRESETS: dict[Targets, dict[str, str]] = {
     "convolutions": {
-        "lq_encoder": rf"encoder\.(conv_in|.*resnets\.\d+\.conv[12])|{_REFINER}",
+        "lq_encoder": rf"encoder\.(conv_in|.*resnets\.\d+\.conv[12])|{_REFINER_AND_TONE}",
         "unet": r"conv_in\.condition_embedding\.conv_(in|out)|.*resnets\.\d+\.conv[12]",
         "vae": r"decoder\..*resnets\.\d+\.conv[12]|skips\.\d+\.value|pixel_skip\.conv",
     },
     "refiner": {"lq_encoder": _REFINER},
+    "refiner_and_tone": {"lq_encoder": _REFINER_AND_TONE},
     "attention": {
         "lq_encoder": r".*\.to_(q|k|v|out\.0)",
         "unet": r".*\.to_(q|k|v|out\.0)",
@@ -38,7 +40,7 @@ PRESETS: dict[Targets, dict[str, str]] = {
 # What sets exposure and colour of the whole picture at once. Linear layers on vectors: LoRA's, for AdaptIR adapts maps.
 _TONE: dict[Targets, dict[str, str]] = {
     "convolutions": {"lq_encoder": r"whole_image\.to_modulation|tone_curves\.whole_out", "vae": r"pixel_skip\.tone"},
-    "refiner": {"lq_encoder": r"tone_curves\.whole_out"},
+    "refiner_and_tone": {"lq_encoder": r"tone_curves\.whole_out"},
 }
 _NOTHING = r"(?!)"  # matches no name
 
@@ -51,8 +53,9 @@ class AdapterConfig:
         method: `"lora"` (LoRA, ICLR 2022; on convolutions as in LoCon) or `"adaptir"` (AdaptIR, NeurIPS 2024).
         components: Of `lq_encoder`, `unet` and `vae`. At fidelity 1 and in one step the first and the last do much of the work.
         targets: `"convolutions"`, those of the residual blocks and of the skips (with LoRA also what sets the whole picture's tone);
-            `"refiner"`, of these only the LQ encoder's refiner and tone curves, which restore before anything else does; or LoRA's
-            `"attention"`, which is usual for SDXL. Components without such modules go without.
+            `"refiner"`, of these only the LQ encoder's refiner, which restores before anything else does; `"refiner_and_tone"`, its tone
+            curves too, for damage that changes brightness or colour at large; or LoRA's `"attention"`, which is usual for SDXL.
+            Components without such modules go without.
         rank: Of LoRA; its `alpha` is the same, so that files need not tell it.
         dora: Whether LoRA has magnitudes of its own (DoRA, ICML 2024).
         reduction: Of AdaptIR, see [`~foundir_hf.adapters.adaptir.AdaptIRConfig`]. The paper's 24 is for widths of 576; ours are 32 to 160.

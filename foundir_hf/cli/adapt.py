@@ -24,8 +24,8 @@ def add_parser(commands) -> None:
     parser.add_argument("--dora", action="store_true", help="LoRA with magnitudes of its own")
     parser.add_argument(
         "--targets",
-        choices=("convolutions", "refiner", "attention"),
-        help="(default: the refiner where there is one, else convolutions)",
+        choices=("convolutions", "refiner", "refiner_and_tone", "attention"),
+        help="(default: the refiner where there is one, and tone where the pairs differ in it; else convolutions)",
     )
     parser.add_argument("--reduction", type=whole(1, 1024), default=8, help="of AdaptIR's bottleneck (default: 8)")
     parser.add_argument("--task", action="append", default=[], metavar="NAME", help="sub-task that photographs learn; repeatable")
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.method != "full":
             adapter = AdapterConfig(
                 method=arguments.method,
-                targets=arguments.targets or usual_targets(arguments.checkpoint),
+                targets=arguments.targets or usual_targets(arguments.checkpoint, arguments.data, arguments.task, arguments.validation),
                 rank=arguments.rank,
                 dora=arguments.dora,
                 reduction=arguments.reduction,

@@ -283,12 +283,13 @@ class ToneCurves(nn.Module):
         """The curves of images that they change by more than `threshold`; fading to no change below 1.2 times that.
 
         A pale photograph may be meant so, and nothing in it tells. A small change is the likelier mistake and the smaller loss: measured
-        in runs/tiny.md. In training curves always act, so that what they do is what they learn from: told a gradient where they do not
-        act, they run on until they do (measured: adapters for noise came to darken photographs). And whoever adapts the curves has said
-        what the damage is: adapters take the threshold away, by as much as they count.
+        in runs/tiny.md. While they learn, curves always act, so that what they do is what they learn from: told a gradient where they do
+        not act, they run on until they do (measured: adapters for noise came to darken photographs). And whoever adapts the curves has
+        said that tones are wrong: adapters take the threshold away, by as much as they count.
         """
         threshold *= 1 - self.adapted
-        if threshold <= 0 or self.training:
+        learning = self.training and any(parameter.requires_grad for parameter in self.parameters())
+        if threshold <= 0 or learning:
             return curves
         change = ((self.apply_to(thumbnail, curves) - thumbnail).float() / 2).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
         return curves * ((change / threshold - 1) / 0.2).clamp(0, 1).to(curves.dtype)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+import torch
+import torch.nn.functional as F
 
 from ..adapters.attach import AdapterConfig, Targets, count_parameters, without_adapters
 from ..adapters.card import Gain, write_card
@@ -27,9 +30,11 @@ from .validation import TaskScore, validate
 
 # On the 30 pairs of benchmarks/scanner.py and `tiny`; whoever adapts the whole model moves every weight, and by less.
 LEARNING_RATES = {"lora": 1e-3, "adaptir": 2e-3, "full": 2e-4}
-# With the `targets` "refiner"; PSNR after 250 steps of LoRA: 1e-3 27.6, 3e-3 29.5, 6e-3 31.0, 1.2e-2 31.3 dB, of AdaptIR with a quarter of
-# the parameters: 2e-3 30.2, 8e-3 30.9, 1.6e-2 30.8 dB.
+# With the `targets` "refiner_and_tone"; PSNR after 250 steps of LoRA: 1e-3 27.6, 3e-3 29.5, 6e-3 31.0, 1.2e-2 31.3 dB, of AdaptIR with a
+# quarter of the parameters: 2e-3 30.2, 8e-3 30.9, 1.6e-2 30.8 dB.
 REFINER_LEARNING_RATES = {"lora": 1.2e-2, "adaptir": 8e-3}
+# Of `tone_difference`: Gaussian noise of 50 has 0.023, for it is cut off at black and white, a scanner that yellows ever so slightly 0.034.
+TONE_DIFFERENCE = 0.03
 CONTEXT = 256  # pixels: tone is judged by surroundings, and those of a whole photograph are wide
 # A restoration's parameters: all but the encoder that makes the latents.
 _RESTORING = ("vae.decoder.", "vae.post_quant_conv.", "vae.shortcut.decode.", "vae.skips.", "vae.pixel_skip.", "lq_encoder.", "unet.")
@@ -72,13 +77,14 @@ def adaptation_recipe(
         learning_rate: Peak; left out, that of [`LEARNING_RATES`] or, where only the refiner is adapted, [`REFINER_LEARNING_RATES`].
         seed, trackers: As in [`~foundir_hf.training.config.TrainConfig`].
     """
-    rates = REFINER_LEARNING_RATES if adapter is not None and adapter.targets == "refiner" else LEARNING_RATES
+    restores_first = adapter is not None and adapter.targets in ("refiner", "refiner_and_tone")
+    rates = REFINER_LEARNING_RATES if restores_first else LEARNING_RATES
     method = "full" if adapter is None else adapter.method
     prefixes = _RESTORING if adapter is None else ("",)  # of what carries an adapter nothing but that is trained
     stage = StageConfig(
         name="adapt",
         # Of `tiny` the rest passes on what refiner and tone curves made: to train through it costs twice the time and changes nothing.
-        objective="lq_pixels" if adapter is not None and adapter.targets == "refiner" else "end_to_end",
+        objective="lq_pixels" if restores_first else "end_to_end",
         loss="psnr",
         steps=steps,
         learning_rate=rates[method] if learning_rate is None else learning_rate,
@@ -102,15 +108,40 @@ def adaptation_recipe(
     )
 
 
-def usual_targets(checkpoint: str) -> Targets:
-    """What is best adapted: `"refiner"` where a checkpoint has one, which then restores before anything else does; else `"convolutions"`.
+def usual_targets(checkpoint: str, data: str | Path, tasks: Sequence[str] = (), validation: str | Path | None = None) -> Targets:
+    """What is best adapted: of a checkpoint without a refiner the `"convolutions"`; else the `"refiner"`, which restores before anything
+    else does, and its tone curves if the pairs differ in tone. Curves that are adapted for nothing change photographs that they should not.
 
-    Measured on 30 pairs (benchmarks/scanner.py, LoRA, 250 steps): 31.3 dB against 29.2 (1e-3) and 31.0 (5e-3), in a third of the time.
+    Measured on 30 pairs (benchmarks/scanner.py, LoRA, 250 steps): 31.3 dB against 29.2 (1e-3) and 31.0 (5e-3) of the convolutions, in a
+    third of the time. Curves that were adapted to JPEG (LR4 & JPEG30 of benchmarks/adapters.py) cost one of 16 photographs 8 dB.
+
+    Args:
+        checkpoint, tasks: As in [`adaptation_recipe`].
+        data, validation: As in [`adapt`].
+
+    Raises:
+        ValueError: If there are clean photographs and no task, or the data cannot be read.
     """
+    check_tasks(tasks, data)
     if "lq_encoder" not in read_index(checkpoint):
         return "convolutions"
     config = FoundIRLQEncoder.load_config(resolve_checkpoint(checkpoint), subfolder="lq_encoder")
-    return "refiner" if config.get("refiner_channels") else "convolutions"
+    if not config.get("refiner_channels"):
+        return "convolutions"
+    return "refiner_and_tone" if config.get("tone_channels") and differs_in_tone(data, tasks, validation) else "refiner"
+
+
+def differs_in_tone(data: str | Path, tasks: Iterable[str] = (), validation: str | Path | None = None) -> bool:
+    """Whether the reference pairs of data, or of one of the tasks, differ in tone by more than [`TONE_DIFFERENCE`]."""
+    measured = TrainingData(data, validation=validation, reference_samples=10, in_memory="no", workers=0)
+    reference = measured.reference(dict.fromkeys(tasks, 1.0) or {"clean": 1.0}, CONTEXT)
+    return any(tone_difference(pairs.lq, pairs.hq) > TONE_DIFFERENCE for pairs in reference.values())
+
+
+def tone_difference(images: torch.Tensor, others: torch.Tensor) -> float:
+    """By how much pictures `(B, 3, H, W)` in [-1, 1] differ at large: RMS of [0, 1] of their sixteenths, the median over the pictures."""
+    sixteenths = F.adaptive_avg_pool2d((images - others) / 2, 4)
+    return sixteenths.square().mean(dim=(1, 2, 3)).sqrt().median().item()
 
 
 def adapt(config: TrainConfig, data: str | Path, output: Path, *, validation: str | Path | None = None) -> Adaptation:
@@ -129,13 +160,13 @@ def adapt(config: TrainConfig, data: str | Path, output: Path, *, validation: st
     if output.exists():
         raise ValueError(f"{output}: exists; an adaptation never replaces anything.")
     run = output.with_name(f"{output.name}.run")
-    check_tasks(config, data)
+    check_tasks(config.stages[0].tasks, data)
     settings = {**json.loads(json.dumps(asdict(config))), "data": str(data), "validation": None if validation is None else str(validation)}
     begun_before = run.exists()
     check_settings(run, settings)
     modules, noise_scheduler = prepare_modules(config)
-    if config.adapter is None:
-        modules.lq_encoder.register_to_config(tone_threshold=0.0)  # what damage there is has been said, see `ToneCurves.where_it_matters`
+    if config.adapter is None and differs_in_tone(data, config.stages[0].tasks, validation):
+        modules.lq_encoder.register_to_config(tone_threshold=0.0)  # as adapters of the curves have it, see `ToneCurves.where_it_matters`
     try:
         run.mkdir(parents=True, exist_ok=True)
         (run / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
@@ -176,11 +207,10 @@ def adapt(config: TrainConfig, data: str | Path, output: Path, *, validation: st
     return done
 
 
-def check_tasks(config: TrainConfig, data: str | Path) -> None:
+def check_tasks(tasks: Iterable[str], data: str | Path) -> None:
     """Raises `ValueError` if clean photographs are to be trained on without a sub-task, or the folder cannot be read."""
     source = open_source(data, "train")
-    tasks = set(config.stages[0].tasks) - {"clean"}
-    if not tasks and isinstance(source, Source) and all(source.task(i) is None for i in range(len(source))):
+    if not set(tasks) - {"clean"} and isinstance(source, Source) and all(source.task(i) is None for i in range(len(source))):
         raise ValueError(f"{data}: holds clean photographs, no pairs; name the sub-tasks to degrade them by (`foundir tasks` lists them).")
 
 

@@ -97,13 +97,14 @@ def test_attention_is_adapted_where_there_is_any(sdxl):
 
 
 @pytest.mark.parametrize("method", ["lora", "adaptir"])
-def test_the_refiner_and_the_tone_curves_are_adapted_alone(method):
+@pytest.mark.parametrize(("targets", "parts"), [("refiner", {"refiner"}), ("refiner_and_tone", {"refiner", "tone_curves"})])
+def test_the_refiner_and_the_tone_curves_are_adapted_alone(method, targets, parts):
     pipe = load_pipeline("tiny")
-    add_adapter(pipe, AdapterConfig(method, targets="refiner"))
+    add_adapter(pipe, AdapterConfig(method, targets=targets))
     assert all_components(pipe) == ["lq_encoder"]
     adapted = {name for name, module in pipe.lq_encoder.named_modules() if isinstance(module, BaseTunerLayer)}
-    assert {name.split(".")[0] for name in adapted} == {"refiner", "tone_curves"}
-    assert ("tone_curves.whole_out" in adapted) == (method == "lora")
+    assert {name.split(".")[0] for name in adapted} == parts
+    assert ("tone_curves.whole_out" in adapted) == (method == "lora" and targets == "refiner_and_tone")
     with pytest.raises(ValueError, match="`targets` 'refiner': no such modules in unet, vae"):
         add_adapter(pipe, AdapterConfig(method, targets="refiner", components=("unet", "vae")), "b")
 
@@ -128,7 +129,7 @@ def test_an_adapter_learns():
     ("options", "message"),
     [
         ({"method": "prefix"}, "`method` must be one of lora, adaptir; got 'prefix'"),
-        ({"targets": "all"}, "`targets` must be one of convolutions, refiner, attention; got 'all'"),
+        ({"targets": "all"}, "`targets` must be one of convolutions, refiner, refiner_and_tone, attention; got 'all'"),
         ({"components": ("scheduler",)}, r"`components` must be of lq_encoder, unet, vae; got \['scheduler'\]"),
         ({"components": ()}, "`components` must be of"),
         ({"rank": 0}, "`rank` and `reduction` must be at least 1, got 0 and 8"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from foundir_hf.cli import main
 from foundir_hf.cli.common import UsageError, split_weight
 from foundir_hf.hub import load_pipeline
 from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline
-from foundir_hf.training.adapt import adapt, adaptation_recipe
+from foundir_hf.training.adapt import adapt, adaptation_recipe, tone_difference, usual_targets
 from foundir_hf.training.build import build_modules, prepare_modules
 from foundir_hf.training.config import TrainConfig
 from foundir_hf.training.loop import parameter_groups, train
@@ -116,14 +117,35 @@ def test_other_methods_write_what_can_be_used_too(method, base, pairs, tmp_path)
     assert f"- {method}\n" in (output / "README.md").read_text()
 
 
-def test_what_restores_first_is_adapted_without_running_the_rest(pairs, tmp_path):
-    command = ["adapt", pairs, "-o", tmp_path / "out", "--steps", "2", *SMALL]
+@pytest.mark.parametrize(("damage", "parts"), [("dark", {"refiner", "tone_curves"}), ("soft", {"refiner"})])
+def test_what_restores_first_is_adapted_without_running_the_rest(damage, parts, pairs, base, tmp_path):
+    if damage == "soft":  # the tones are right
+        shutil.copytree(pairs, tmp_path / "soft")
+        for path in (tmp_path / "soft").glob("*/LQ/*.png"):
+            Image.open(path.parents[1] / "HQ" / path.name).filter(ImageFilter.GaussianBlur(1)).save(path)
+        pairs = tmp_path / "soft"
+    command = ["adapt", pairs, "-o", tmp_path / "out", "--checkpoint", base, "--steps", "2", *SMALL]
     assert main(list(map(str, command))) == 0
     settings = json.loads((tmp_path / "out.run" / "settings.json").read_text())
     assert settings["stages"][0]["objective"] == "lq_pixels"
     weights = load_file(tmp_path / "out" / "lq_encoder" / "adapter_model.safetensors")
-    for part in ("refiner", "tone_curves"):
-        assert any(weight.any() for name, weight in weights.items() if part in name and "lora_B" in name), part
+    taught = {name.split(".")[2] for name in weights}
+    assert taught == parts
+
+
+def test_tones_differ_where_light_does_and_not_where_detail_does():
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert tone_difference(images, images * 0.5 + 0.1) > 0.03
+    assert tone_difference(images, images + 0.2) == pytest.approx(0.1, abs=1e-4)  # of [0, 1]
+    noisy = images + 0.2 * torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    assert tone_difference(images, noisy) < 0.01
+
+
+def test_a_checkpoint_without_a_refiner_is_adapted_everywhere(pairs, tmp_path):
+    modules, scheduler = build_modules("nano")
+    modules.lq_encoder.register_to_config(refiner_channels=None)
+    FoundIRPipeline(modules.vae, modules.lq_encoder, modules.unet, scheduler).save_pretrained(tmp_path / "plain")
+    assert usual_targets(str(tmp_path / "plain"), pairs) == "convolutions"
 
 
 def test_photographs_learn_a_sub_task(base, pairs, tmp_path, capsys):

@@ -224,6 +224,8 @@ def test_small_changes_are_left_out_image_by_image(toned):
 def test_whoever_learns_small_changes_sees_what_they_do(toned):
     thumbnail, curves = torch.zeros(1, 3, 16, 16), curves_of(offset=0.05)
     assert toned.tone_curves.train().where_it_matters(thumbnail, curves, 0.1) is curves
+    toned.tone_curves.requires_grad_(False)  # while something else learns, they do what they will do
+    assert not toned.tone_curves.where_it_matters(thumbnail, curves, 0.1).any()
 
 
 def test_adapters_take_the_threshold_away_by_their_weight(toned):
