@@ -52,12 +52,10 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         adapter = None
         if arguments.method != "full":
+            targets = arguments.targets or usual_targets(arguments.checkpoint, arguments.data, arguments.task, arguments.validation)
+            print(f"targets: {targets}")
             adapter = AdapterConfig(
-                method=arguments.method,
-                targets=arguments.targets or usual_targets(arguments.checkpoint, arguments.data, arguments.task, arguments.validation),
-                rank=arguments.rank,
-                dora=arguments.dora,
-                reduction=arguments.reduction,
+                arguments.method, targets=targets, rank=arguments.rank, dora=arguments.dora, reduction=arguments.reduction
             )
         config = adaptation_recipe(
             arguments.checkpoint,

@@ -118,7 +118,7 @@ def test_other_methods_write_what_can_be_used_too(method, base, pairs, tmp_path)
 
 
 @pytest.mark.parametrize(("damage", "parts"), [("dark", {"refiner", "tone_curves"}), ("soft", {"refiner"})])
-def test_what_restores_first_is_adapted_without_running_the_rest(damage, parts, pairs, base, tmp_path):
+def test_what_restores_first_is_adapted_without_running_the_rest(damage, parts, pairs, base, tmp_path, capsys):
     if damage == "soft":  # the tones are right
         shutil.copytree(pairs, tmp_path / "soft")
         for path in (tmp_path / "soft").glob("*/LQ/*.png"):
@@ -129,6 +129,7 @@ def test_what_restores_first_is_adapted_without_running_the_rest(damage, parts, 
     settings = json.loads((tmp_path / "out.run" / "settings.json").read_text())
     assert settings["stages"][0]["objective"] == "lq_pixels"
     weights = load_file(tmp_path / "out" / "lq_encoder" / "adapter_model.safetensors")
+    assert f"targets: {'refiner_and_tone' if 'tone_curves' in parts else 'refiner'}\n" in capsys.readouterr().out
     taught = {name.split(".")[2] for name in weights}
     assert taught == parts
 
