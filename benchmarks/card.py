@@ -96,7 +96,7 @@ def adapter_table(content: Mapping[str, Any]) -> str:
     """`benchmarks/adapters.py`'s report, and which base it is of: a new base may come before the hours of this table are spent anew."""
     bases = ", ".join(f"`{name.split('/')[0]}` {digest[:8]}" for name, digest in content["hashes"].items())
     note = f"{content['steps']} steps on {content['pairs']} pairs, {content['photographs']} photographs to score with; base: {bases}."
-    return f"{adapters.report(content['cells'])}\n\n{note}"
+    return "\n\n".join([adapters.report(content["cells"]), note, adapters.report_differences(content["cells"])])
 
 
 def blocks() -> dict[str, Callable[[], str]]:
