@@ -328,10 +328,11 @@ def main() -> None:
     parts["val"] = [parts["train"].pop() for _ in range(4)]
     for task, (part, photos) in product(arguments.tasks, parts.items()):
         write_pairs(arguments.runs / "pairs" / task / part, DAMAGES[task], photos, seed=part == "test")
-    places = {targets_of(task) for task in arguments.tasks}
+    places: set[Targets] = {targets_of(task) for task in arguments.tasks}
     sizes = {
         (name, place): fitting_size(METHODS[name], place, arguments.checkpoint, arguments.budget)
-        for name, place in product(arguments.methods, places)
+        for name in arguments.methods
+        for place in places
     }
     cells = list(product(arguments.seeds, arguments.tasks, arguments.methods))
     cells = [(seed, task, name) for seed, task, name in cells if name != "base" or seed == arguments.seeds[0]]
