@@ -74,6 +74,11 @@ class StageConfig:
         if self.equilibrium.strategy != "mixing" and self.objective == "autoencoder":
             raise ValueError("`equilibrium` is for tasks; the autoencoder learns clean photographs.")
 
+    @property
+    def restores(self) -> bool:
+        """Whether the stage trains what users run, so that it is judged by that, and its result kept for them at every validation."""
+        return self.objective in ("end_to_end", "lq_pixels")
+
     def micro_batches(self, processes: int) -> int:
         """How many micro-batches an update has; every process takes an equal number. Raises `ValueError` if that cannot be."""
         count = processes if self.micro_batch_size is None else self.batch_size // self.micro_batch_size

@@ -211,7 +211,7 @@ def train(
                 if last or look:
                     with averages():
                         measured = validate_together(accelerator, modules, stage, noise_scheduler, reference)
-                        if stage.objective in ("end_to_end", "lq_pixels") and main:
+                        if stage.restores and main:
                             save_result(modules, noise_scheduler, output / result_name(modules))
                     rows = {task: score.row() for task, score in measured.items()}
                     experts = {task: {name: round(w, 4) for name, w in score.experts.items()} for task, score in measured.items()}

@@ -147,7 +147,7 @@ def _restore(
         return refine(modules, batch)
     if stage.objective == "toning":
         return tone(modules, batch.lq, batch)
-    if stage.objective in ("end_to_end", "lq_pixels"):
+    if stage.restores:
         fidelity = 0.0 if stage.plain_share == 1 else 1.0  # a stage without skips is measured without them
         return restore_in_one_step(modules, batch, noise_scheduler, generator, fidelity)
     # What users will run, but for the decoder's skips: they are trained in a later stage.
