@@ -95,6 +95,8 @@ def refine(modules: FoundIRModules, batch: PairBatch) -> torch.Tensor:
 
 def lq_pixels(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
     """Refiner and tone curves together, as the LQ encoder has them: what adapts these two alone need not run what comes after them."""
+    if modules.lq_encoder.refiner is None and modules.lq_encoder.tone_curves is None:
+        raise ValueError("`objective: lq_pixels` needs an LQ encoder with a refiner or tone curves; this configuration has neither.")
     pixel_values, _ = modules.lq_encoder.restore_pixels(batch.lq, batch.thumbnail, batch.region)
     return restoration_loss(pixel_values, batch.hq, stage.loss, stage.loss_floor)
 

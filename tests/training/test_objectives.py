@@ -255,11 +255,17 @@ def test_an_exported_pipeline_holds_the_weights_rounded_to_half_precision(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("objective", "part", "said"), [("refinement", "refiner", "with a refiner"), ("toning", "tone_curves", "with tone curves")]
+    ("objective", "parts", "said"),
+    [
+        ("refinement", ["refiner"], "with a refiner"),
+        ("toning", ["tone_curves"], "with tone curves"),
+        ("lq_pixels", ["refiner", "tone_curves"], "with a refiner or tone curves"),
+    ],
 )
-def test_an_objective_of_a_part_needs_the_part(objective, part, said):
+def test_an_objective_of_a_part_needs_the_part(objective, parts, said):
     modules = build_modules("tiny")[0]
-    setattr(modules.lq_encoder, part, None)
+    for part in parts:
+        setattr(modules.lq_encoder, part, None)
     with pytest.raises(ValueError, match=f"needs an LQ encoder {said}"):
         trained_by(modules, replace(STAGE, objective=objective, crop_size=96, context_size=96))
 
