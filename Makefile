@@ -9,7 +9,7 @@ demo: .venv/base
 	$(BIN)/foundir demo --output demo
 
 test: .venv/dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 quality: .venv/dev
 	$(BIN)/ruff check .

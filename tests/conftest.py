@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+# Read by torch when it is imported, and by every process that a test starts. Tests run beside each other, a core each; and how many threads
+# share a sum decides its last bits, which Adam makes much of.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 

@@ -27,7 +27,6 @@ sys.meta_path.insert(0, NotInstalled())
 import numpy as np, torch
 from PIL import Image
 from diffusers import DiffusionPipeline
-torch.set_num_threads(1)
 source, picture, result, copy = sys.argv[1:]
 pipe = DiffusionPipeline.from_pretrained(source, trust_remote_code=True)
 pipe.set_progress_bar_config(disable=True)

@@ -54,15 +54,6 @@ def interrupted_after(monkeypatch):
     return interrupted
 
 
-@pytest.fixture
-def one_thread():
-    """How many threads share a sum decides its last bits, and Adam makes much of them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def plain_sdxl() -> StableDiffusionXLPipeline:
     """SDXL in small as diffusers has it, without text encoders: nothing here asks for them."""

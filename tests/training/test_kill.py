@@ -47,8 +47,7 @@ def start(data: Path, output: Path, *options: str) -> subprocess.Popen[str]:
     recipe = output.parent / "recipe.yaml"
     recipe.write_text(RECIPE)
     command = [sys.executable, str(ROOT / "training" / "train.py"), str(recipe), "--data", str(data), "--output", str(output), *options]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:

@@ -74,7 +74,7 @@ def sharded(data, tmp_path_factory) -> Path:
     return output
 
 
-def test_two_sharded_processes_learn_what_one_process_learns_from_the_same_recipe(data, tmp_path, sharded, one_thread, monkeypatch):
+def test_two_sharded_processes_learn_what_one_process_learns_from_the_same_recipe(data, tmp_path, sharded, monkeypatch):
     monkeypatch.setattr(torch, "channels_last", torch.contiguous_format)  # FSDP takes no other, and the last bits differ
     train(RECIPE, data, tmp_path)
     for stage in ("codec", "one_step"):
