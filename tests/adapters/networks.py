@@ -47,13 +47,13 @@ class TokenBlock(nn.Module):
 
 
 class TokenRestorer(nn.Module):
-    """Image in, image out: a convolution, blocks on tokens, a convolution, and the image added."""
+    """Image in, image out: a convolution, blocks on tokens, a token a patch, a convolution, and the image added."""
 
-    def __init__(self, dim: int = 48, depth: int = 2):
+    def __init__(self, dim: int = 48, depth: int = 2, patch: int = 1):
         super().__init__()
-        self.head = nn.Conv2d(3, dim, 3, padding=1)
+        self.head = nn.Sequential(nn.PixelUnshuffle(patch), nn.Conv2d(3 * patch**2, dim, 3, padding=1))
         self.blocks = nn.ModuleList(TokenBlock(dim) for _ in range(depth))
-        self.tail = nn.Conv2d(dim, 3, 3, padding=1)
+        self.tail = nn.Sequential(nn.Conv2d(dim, 3 * patch**2, 3, padding=1), nn.PixelShuffle(patch))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         maps = self.head(image)

@@ -242,8 +242,9 @@ def test_tokens_are_adapted_as_the_map_that_they_are():
     assert close(layer(maps.flatten(1, 2)), layer(maps).flatten(1, 2))
     set_token_grid(layer, 7, 5)
     assert not close(layer(maps.flatten(1, 2)), layer(maps).flatten(1, 2))
-    set_token_grid(layer, 10, 14)  # the finest map of a model whose layer works at half the size
-    assert close(layer(maps.flatten(1, 2)), layer(maps).flatten(1, 2))
+    for factor in (2, 3, 16):  # the finest map of a model whose layer works at a fraction of the size
+        set_token_grid(layer, 5 * factor, 7 * factor)
+        assert close(layer(maps.flatten(1, 2)), layer(maps).flatten(1, 2))
     with pytest.raises(ValueError, match="it was told"):
         layer(torch.randn(1, 34, 12))
 
@@ -257,6 +258,19 @@ def test_a_transformer_for_images_notes_the_size_by_itself():
     random = get_peft_model(copy.deepcopy(network), random_config(target_modules=["mlp"]))
     for size in ((11, 6), (6, 11), (8, 8)):
         assert random(torch.rand(1, 3, *size)).shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize("patch", [2, 3, 7])
+def test_patches_are_taken_for_the_map_that_they_make(patch):
+    torch.manual_seed(0)
+    model = get_peft_model(TokenRestorer(patch=patch), random_config(target_modules=["mlp"]))
+    pictures = torch.rand(2, 3, 4 * patch, 6 * patch)
+    noted = model(pictures)
+    set_token_grid(model, 4, 6)
+    assert torch.equal(model(pictures), noted)
+    set_token_grid(model, 6, 4)  # what the user tells is not overruled by what is noted
+    assert not close(model(pictures), noted)
+    assert model(torch.rand(2, 3, 5 * patch, 3 * patch)).shape == (2, 3, 5 * patch, 3 * patch)  # unless it cannot be
 
 
 def test_what_has_nothing_to_adapt_is_refused():

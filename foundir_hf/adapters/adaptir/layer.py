@@ -127,7 +127,8 @@ class AdaptIRLayer(nn.Module, BaseTunerLayer):
         self.in_channels, self.out_channels, self.channels_last = _shape(self.get_base_layer())
         self.adaptir_block = nn.ModuleDict({})
         self.scaling: dict[str, float] = {}
-        self.token_grid: tuple[int, int] | None = None
+        self.token_grid: tuple[int, int] | None = None  # that the user told
+        self.input_size: tuple[int, int] | None = None  # of the map or picture that the model was given last
         self.update_layer(adapter_name, config)
 
     def update_layer(self, adapter_name: str, config: AdaptIRConfig) -> None:
@@ -180,16 +181,17 @@ class AdaptIRLayer(nn.Module, BaseTunerLayer):
         return block(hidden_states, shape[-2:])
 
     def _grid(self, tokens: int) -> tuple[int, int]:
-        """Height and width of the map that so many tokens are: that of [`set_token_grid`], halved until it fits."""
-        if self.token_grid is not None:
-            height, width = self.token_grid
-            while height * width > tokens:
-                height, width = -(-height // 2), -(-width // 2)
-            if height * width == tokens:
-                return height, width
+        """Height and width of the map that so many tokens are: what [`set_token_grid`] told or the model was given, by a whole factor."""
+        for height, width in filter(None, (self.token_grid, self.input_size)):
+            for factor in range(1, max(height, width) + 1):
+                grid = -(-height // factor), -(-width // factor)
+                if grid[0] * grid[1] <= tokens:
+                    break
+            if grid[0] * grid[1] == tokens:
+                return grid
         raise ValueError(
-            f"AdaptIR needs to know the height and width that {tokens} tokens stand for; it was told {self.token_grid}. "
-            "Call `set_token_grid(model, height, width)` with those of the finest map."
+            f"AdaptIR needs to know the height and width that {tokens} tokens stand for; it was told {self.token_grid}, and the model's "
+            f"input is of {self.input_size}. Call `set_token_grid(model, height, width)` with those of the finest map."
         )
 
 

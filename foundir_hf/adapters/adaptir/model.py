@@ -44,8 +44,8 @@ class AdaptIRModel(BaseTuner):
         if adapter_name not in self.active_adapters:
             layer.adaptir_block.requires_grad_(False)  # an additional adapter is not trainable by itself
         setattr(parent, target_name, layer)
-        if layer.channels_last and _note_grid not in self.model._forward_pre_hooks.values():
-            self.model.register_forward_pre_hook(_note_grid, with_kwargs=True)
+        if layer.channels_last and _note_input_size not in self.model._forward_pre_hooks.values():
+            self.model.register_forward_pre_hook(_note_input_size, with_kwargs=True)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         # peft's own looks for the `weight` of what it replaces, which a whole block does not have.
@@ -62,19 +62,21 @@ class AdaptIRModel(BaseTuner):
 
 
 def set_token_grid(model: nn.Module, height: int, width: int) -> None:
-    """Tells the adapters beside token layers the size of the finest map; coarser ones are taken to be halves of it.
+    """Tells the adapters beside token layers the size of the finest map; coarser ones are taken to be smaller by a whole factor.
 
-    Models whose first argument is a map `(B, C, H, W)` with a token a position, as diffusers' UNets, need no call: its size is noted by
-    itself. Others, which cut patches say, need one before every forward pass of another size.
+    Models whose first argument is a map or picture `(B, C, H, W)` need no call if theirs are so too, by a patch's side, say: its size is
+    noted by itself. Others need one before every forward pass of another size.
     """
     for module in model.modules():
         if isinstance(module, AdaptIRLayer):
             module.token_grid = (height, width)
 
 
-def _note_grid(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+def _note_input_size(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
     """A hook before the forward pass of a model."""
     for value in (*args, *kwargs.values()):
         if isinstance(value, torch.Tensor) and value.ndim == 4:
-            set_token_grid(model, *value.shape[-2:])
+            for module in model.modules():
+                if isinstance(module, AdaptIRLayer):
+                    module.input_size = (value.shape[-2], value.shape[-1])
             return
