@@ -91,6 +91,30 @@ def test_a_fused_pipeline_is_saved_with_the_lora_in_its_weights(pipe, lora, tmp_
     assert other.lq_encoder.config.tone_threshold == 0
 
 
+def test_two_loras_are_merged_by_weight_into_a_pipeline_that_needs_neither(pipe, lora, tmp_path):
+    plain = restored(pipe)
+    for name in ("first", "second"):
+        pipe.load_lora_weights(lora, adapter_name=name)
+    with torch.no_grad():
+        for key, parameter in pipe.lq_encoder.named_parameters():
+            if "lora_B.second" in key:
+                parameter.mul_(-2)  # another adapter
+    alone = []
+    for name in ("first", "second"):
+        pipe.set_adapters(name)
+        alone.append(restored(pipe))
+    pipe.set_adapters(["first", "second"], [0.6, 0.3])
+    both = restored(pipe)
+    assert all(not torch.allclose(both, other, atol=1e-3) for other in (plain, *alone))
+    pipe.fuse_lora(adapter_names=["first", "second"])
+    pipe.unload_lora_weights()
+    assert torch.allclose(restored(pipe), both, atol=1e-4)
+    pipe.save_pretrained(tmp_path / "merged")
+    other = load_pipeline(tmp_path / "merged")
+    other.set_progress_bar_config(disable=True)
+    assert torch.allclose(restored(other), both, atol=1e-4)
+
+
 def test_what_was_not_fused_takes_nothing_with_it(pipe, lora):
     plain = restored(pipe)
     pipe.load_lora_weights(lora)
