@@ -106,6 +106,12 @@ def test_an_adapter_is_trained_measured_and_used(adapter, base, pairs, tmp_path,
     assert "scans:0.5/lq_encoder/adapter_model.safetensors" in hashes
 
 
+def test_an_adapter_that_does_harm_is_told(base, pairs, tmp_path, capsys):
+    command = ["adapt", pairs, "-o", tmp_path / "out", "--checkpoint", base, "--steps", "4", "--learning-rate", "1", *SMALL]
+    assert main(list(map(str, command))) == 0
+    assert "Worse than without it: val. A --learning-rate below 1 or" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("method", ["adaptir", "full"])
 def test_other_methods_write_what_can_be_used_too(method, base, pairs, tmp_path):
     output = tmp_path / "out"
