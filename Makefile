@@ -35,7 +35,7 @@ docs: .venv/base
 FIGURES := docs/figures
 card: .venv/classics
 	for suite in families peers; do \
-		$(BIN)/foundir evaluate --suite $$suite --data $(DATA) --metrics psnr,ssim,removed --without ceiling --without baselines --without figures -o build/$$suite \
+		$(BIN)/foundir evaluate --suite $$suite --data $(DATA) --metrics psnr,ssim,removed --without baselines --without figures -o build/$$suite \
 		&& cp build/$$suite/report.json $(FIGURES)/$$suite.json || exit 1; done
 	$(BIN)/python benchmarks/classics.py --data $(DATA) -o $(FIGURES)/classics.json
 	$(BIN)/python benchmarks/steps.py --data $(DATA) --limit 1 -o $(FIGURES)/steps.json

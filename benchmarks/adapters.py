@@ -33,7 +33,7 @@ from PIL import Image
 from torch import nn
 
 from foundir_hf.adapters.adaptir import AdaptIRConfig
-from foundir_hf.adapters.attach import PRESETS, AdapterConfig, Targets, adapter_parameters, add_adapter
+from foundir_hf.adapters.attach import PRESETS, AdapterConfig, adapter_parameters, add_adapter
 from foundir_hf.adapters.files import Base
 from foundir_hf.data.degradations.noise import gaussian_noise
 from foundir_hf.data.photos import list_photos
@@ -42,12 +42,9 @@ from foundir_hf.evaluation.damage import degrade_image
 from foundir_hf.evaluation.metrics import psnr, ssim
 from foundir_hf.evaluation.tables import markdown_table
 from foundir_hf.hub import checkpoint_hashes, resolve_checkpoint
-from foundir_hf.pipelines.lora_foundir import COMPONENTS
 
 SIDE = 256  # of the pairs, in pixels
-# What is adapted, by every method: convolutions of the refiner, and of the tone curves for damage that changes tones, as `foundir adapt`
-# has it. All else passes on what they made (training/runs/tiny.md, 26).
-PLACE = "lq_encoder"
+# Beside the LQ encoder, by every method, the tone curves are adapted to damage that changes tones, as `foundir adapt` has it.
 TONED = ("heavy_rain", "low_light", "moire")
 
 
@@ -107,48 +104,50 @@ class ScaleShift(nn.Module, BaseTunerLayer):
         return self.base_layer(hidden_states) * self.affine["scale"] + self.affine["shift"]
 
 
-def targets_of(task: str) -> Targets:
-    """Which convolutions are adapted to a task."""
-    return "refiner_and_tone" if task in TONED else "refiner"
+def components_of(task: str) -> tuple[str, ...]:
+    """Whose convolutions are adapted to a task."""
+    return ("lq_encoder", "tone") if task in TONED else ("lq_encoder",)
 
 
-def wrap(modules: nn.Module, size: int, targets: Targets, make: Callable[[nn.Conv2d, int], nn.Module]) -> None:
+def wrap(modules: nn.Module, size: int, components: Sequence[str], make: Callable[[nn.Conv2d, int], nn.Module]) -> None:
     """Puts `make(convolution, size)` in the place of each convolution that the other methods adapt."""
-    root = getattr(modules, PLACE)
-    pattern = re.compile(PRESETS[targets][PLACE])
-    for name in [name for name, module in root.named_modules() if pattern.fullmatch(name) and isinstance(module, nn.Conv2d)]:
-        parent, _, child = name.rpartition(".")
-        owner = root.get_submodule(parent)
-        setattr(owner, child, make(getattr(owner, child), size))
+    for component in components:
+        root, pattern = getattr(modules, component), re.compile(PRESETS["convolutions"][component])
+        for name in [name for name, module in root.named_modules() if pattern.fullmatch(name) and isinstance(module, nn.Conv2d)]:
+            parent, _, child = name.rpartition(".")
+            owner = root.get_submodule(parent)
+            setattr(owner, child, make(getattr(owner, child), size))
 
 
-def attach_adaptir(modules: nn.Module, size: int, targets: Targets, **options: Any) -> None:
+def attach_adaptir(modules: nn.Module, size: int, components: Sequence[str], **options: Any) -> None:
     """AdaptIR beside the same convolutions; `size` is how many times narrower than the input its bottleneck is."""
-    config = AdaptIRConfig(target_modules=PRESETS[targets][PLACE], reduction=size, min_hidden_size=2, **options)
-    getattr(modules, PLACE).add_adapter(config)
+    for component in components:
+        config = AdaptIRConfig(target_modules=PRESETS["convolutions"][component], reduction=size, min_hidden_size=2, **options)
+        getattr(modules, component).add_adapter(config)
 
 
-def attach_lora(modules: nn.Module, size: int, targets: Targets) -> None:
-    """LoRA of rank `size`."""
-    add_adapter(modules, AdapterConfig("lora", targets=targets, rank=size))
+def attach_lora(modules: nn.Module, size: int, components: Sequence[str]) -> None:
+    """LoRA of rank `size`; on the tone curves also on what sets the whole picture's tone."""
+    add_adapter(modules, AdapterConfig("lora", components=tuple(components), rank=size))
 
 
-def attach_attention_lora(modules: nn.Module, size: int, targets: Targets) -> None:
+def attach_attention_lora(modules: nn.Module, size: int, components: Sequence[str]) -> None:
     """LoRA where it usually is; attention is the denoiser's alone here."""
-    attach_lora(modules, size, "attention")
+    add_adapter(modules, AdapterConfig("lora", targets="attention", rank=size))
 
 
 @dataclass(frozen=True)
 class Method:
     """How a method is attached with a size, its learning rate, and the sizes that are tried, from the largest number of parameters down."""
 
-    attach: Callable[[nn.Module, int, Targets], None] | None
+    attach: Callable[[nn.Module, int, Sequence[str]], None] | None
     learning_rate: float = 0.0
     sizes: Sequence[int] = (0,)
 
 
-# Learning rates by the mean of lr4_noise30 and low_light on seed 0, scored on CBSD68's photographs 40 to 55, which the table does not have:
-# LoRA of 6e-3, 1.2e-2, AdaptIR of 1e-2, the plain adapter of 1e-2, 2e-2, SSF of 2e-2, 5e-2; `full` stands below what diverged (4e-3).
+# Learning rates for checkpoint `tiny` 0.1 (commit 04d752d), by the mean of lr4_noise30 and low_light on seed 0, scored on photographs 40 to
+# 55 of CBSD68, which the table does not have: LoRA of 6e-3, 1.2e-2, AdaptIR of 1e-2, the plain adapter of 1e-2, 2e-2, SSF of 2e-2, 5e-2;
+# `full` stands below what diverged (4e-3).
 _NARROW, _RANKS = tuple(range(1, 49)), tuple(range(32, 0, -1))
 METHODS: dict[str, Method] = {
     "base": Method(None),
@@ -161,11 +160,11 @@ METHODS: dict[str, Method] = {
     "adaptir_no_global": Method(partial(attach_adaptir, branches=["local", "channel"]), 1e-2, _NARROW),
     "adaptir_no_channel": Method(partial(attach_adaptir, branches=["local", "global"]), 1e-2, _NARROW),
     "adaptir_sum": Method(partial(attach_adaptir, interaction=False), 1e-2, _NARROW),
-    "full": Method(None, 2e-3),  # every weight of the refiner, and of the tone curves
+    "full": Method(None, 2e-3),  # every weight of the components
 }
 
 
-def fitting_size(method: Method, targets: Targets, checkpoint: str, budget: float) -> int:
+def fitting_size(method: Method, components: Sequence[str], checkpoint: str, budget: float) -> int:
     """The size with the most parameters within `budget`, a share of the base's; the smallest where none is."""
     from foundir_hf.training.build import load_modules
 
@@ -173,7 +172,7 @@ def fitting_size(method: Method, targets: Targets, checkpoint: str, budget: floa
         modules, _ = load_modules(checkpoint)
         base = sum(parameter.numel() for parameter in modules.parameters())
         if method.attach is not None:
-            method.attach(modules, size, targets)
+            method.attach(modules, size, components)
         own = adapter_parameters(modules)
         if sum(p.numel() for name, p in modules.named_parameters() if name in own) <= budget * base:
             return size
@@ -211,9 +210,10 @@ def train_cell(task: str, method_name: str, seed: int, size: int, arguments: arg
         return result
     modules, noise_scheduler = load_modules(arguments.checkpoint)
     torch.manual_seed(seed)
+    components = components_of(task)
     if method.attach is not None:
-        method.attach(modules, size, targets_of(task))
-    if any(getattr(getattr(modules, name), "peft_config", None) for name in COMPONENTS):
+        method.attach(modules, size, components)
+    if any(getattr(component, "peft_config", None) for component in modules.children()):
         modules.base = Base.of_checkpoint(arguments.checkpoint)  # the loop then writes an adapter and no pipeline
     own = adapter_parameters(modules)
     total = sum(p.numel() for p in modules.parameters())
@@ -221,24 +221,25 @@ def train_cell(task: str, method_name: str, seed: int, size: int, arguments: arg
     began = time.monotonic()
     if method_name != "base":
         recipe = adaptation_recipe(
-            arguments.checkpoint, None, steps=arguments.steps, batch_size=8, learning_rate=method.learning_rate, seed=seed
+            arguments.checkpoint,
+            None,
+            components=components,
+            steps=arguments.steps,
+            batch_size=8,
+            learning_rate=method.learning_rate,
+            seed=seed,
         )
         (stage,) = recipe.stages
-        if own and not any(name.startswith(f"{PLACE}.") for name in own):
-            trainable = {f"{component}.": 1.0 for component in COMPONENTS if any(name.startswith(f"{component}.") for name in own)}
-            stage = replace(stage, trainable=trainable)
-        else:  # what follows is frozen and passes pixels on: not to run it halves the time
-            parts = ("refiner", "tone_curves") if targets_of(task) == "refiner_and_tone" else ("refiner",)
-            trainable = dict.fromkeys([f"{PLACE}."] if own else [f"{PLACE}.{part}." for part in parts], 1.0)
-            stage = replace(stage, trainable=trainable, objective="lq_pixels")
+        if own:  # of what carries an adapter nothing but that is trained
+            factors = {p: factor for p, factor in stage.trainable.items() if factor != 1 and any(name.startswith(p) for name in own)}
+            stage = replace(stage, trainable={"": 1.0, **factors})
         quiet = {"checkpoint_minutes": 1e6, "validation_minutes": 1e6, "reference_samples": 1}
         recipe = replace(recipe, stages=(stage,), ema_decay=0.99, mixed_precision=arguments.mixed_precision, **quiet)
         train(recipe, modules, noise_scheduler, arguments.runs / "pairs" / task, folder)
-        if not own and targets_of(task) == "refiner_and_tone":
-            modules.lq_encoder.register_to_config(tone_threshold=0.0)  # as adapters have it
         trained = trained or sum(p.numel() for name, p in modules.named_parameters() if name.startswith(tuple(stage.trainable)))
     minutes = (time.monotonic() - began) / 60
-    pipeline = FoundIRPipeline(modules.vae.eval(), modules.lq_encoder.eval(), modules.unet.eval(), noise_scheduler)
+    parts: dict[str, Any] = modules.eval().components()
+    pipeline = FoundIRPipeline(**parts, scheduler=noise_scheduler)
     pipeline.set_progress_bar_config(disable=True)
     rows = []
     for path in sorted((arguments.runs / "pairs" / task / "test" / "LQ").iterdir()):
@@ -311,7 +312,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=200, help="to train on (default: 200)")
     parser.add_argument("--photographs", type=int, default=24, help="to score with (default: 24)")
     parser.add_argument("--budget", type=float, default=0.0066, help="parameters of an adapter, as a share of the base's (default: 0.0066)")
-    parser.add_argument("--steps", type=int, default=300, help="of 8 crops of 64 pixels (default: 300)")
+    parser.add_argument("--steps", type=int, default=300, help="of 8 crops, see foundir_hf/training/adapt.py (default: 300)")
     parser.add_argument("--mixed-precision", choices=("no", "bf16"), default="no", help="of the training (default: no)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     arguments = parser.parse_args()
@@ -328,7 +329,7 @@ def main() -> None:
     parts["val"] = [parts["train"].pop() for _ in range(4)]
     for task, (part, photos) in product(arguments.tasks, parts.items()):
         write_pairs(arguments.runs / "pairs" / task / part, DAMAGES[task], photos, seed=part == "test")
-    places: set[Targets] = {targets_of(task) for task in arguments.tasks}
+    places = {components_of(task) for task in arguments.tasks}
     sizes = {
         (name, place): fitting_size(METHODS[name], place, arguments.checkpoint, arguments.budget)
         for name in arguments.methods
@@ -337,7 +338,7 @@ def main() -> None:
     cells = list(product(arguments.seeds, arguments.tasks, arguments.methods))
     cells = [(seed, task, name) for seed, task, name in cells if name != "base" or seed == arguments.seeds[0]]
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(train_cell, task, name, seed, sizes[name, targets_of(task)], arguments) for seed, task, name in cells]
+        futures = [pool.submit(train_cell, task, name, seed, sizes[name, components_of(task)], arguments) for seed, task, name in cells]
         for number, future in enumerate(as_completed(futures), 1):
             print(f"{number} of {len(futures)}: {future.result().parent}", flush=True)
     cells = [json.loads(path.read_text()) for path in sorted(arguments.runs.glob("*/*/*/result.json"))]

@@ -79,7 +79,7 @@ def main() -> None:
     real_esrgan = load_real_esrgan(arguments.threads)
     quality: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
     seconds: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
-    for done in measure(load_suite(arguments.suite, arguments.data, arguments.limit), pipeline, metrics=("psnr",), with_ceiling=False):
+    for done in measure(load_suite(arguments.suite, arguments.data, arguments.limit), pipeline, metrics=("psnr",)):
         case, taken = done.case, dict(done.seconds)
         if not done.score.baselines:
             continue

@@ -120,7 +120,7 @@ def main() -> None:
     arguments = parser.parse_args()
     stage = StageConfig(
         "benchmark",
-        "end_to_end",
+        "restoration",
         steps=arguments.steps,
         trainable={"": 1.0},
         batch_size=arguments.batch_size,

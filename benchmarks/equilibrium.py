@@ -1,12 +1,11 @@
 """How the shares of tasks should be set while training: the paper's ablation, at equal cost, over seeds, on photographs nobody trained on.
 
-    python training/train.py training/configs/ablation/start.yaml --data PHOTOS --output runs/start
     python benchmarks/equilibrium.py runs/ablation --data PHOTOS --test PHOTOS_TO_TEST_WITH \\
-        --recipe training/configs/ablation/four_tasks.yaml --start runs/start/copy --seeds 0 1 2
+        --recipe training/configs/ablation/four_tasks.yaml --seeds 0 1 2
 
 trains every cell (a strategy with its settings) for every seed, scores it, and writes `report.md`, `shares.png` and `results.json` into the
 folder. Cells that are there are not trained again, so an interrupted benchmark goes on, and `--cells` adds to it. A cell is a strategy,
-with settings after a colon: of `EquilibriumConfig`, `reference_samples`, or of the denoiser, which is then a fresh one:
+with settings after a colon: of `EquilibriumConfig`, `reference_samples`, or of the denoiser:
 `des:interval=100,alpha=4`, `mixing:moe_routing=none`.
 """
 
@@ -39,7 +38,7 @@ def train_cell(cell: str, seed: int, arguments: argparse.Namespace) -> Path:
     import torch
 
     from foundir_hf.cli import quiet_libraries
-    from foundir_hf.training.build import build_modules, prepare_modules
+    from foundir_hf.training.build import prepare_modules
     from foundir_hf.training.config import TrainConfig
     from foundir_hf.training.loop import train
 
@@ -51,25 +50,23 @@ def train_cell(cell: str, seed: int, arguments: argparse.Namespace) -> Path:
     torch.set_num_threads(1)
     quiet_libraries()
     strategy, settings = parse_cell(cell)
-    unet = {name: settings.pop(name) for name in list(settings) if name.startswith(("moe_", "spatial_"))}
-    config = replace(TrainConfig.from_yaml(arguments.recipe), seed=seed, initial_checkpoint=str(arguments.start))
+    unet = {name: settings.pop(name) for name in list(settings) if name.startswith("moe_")}
+    config = TrainConfig.from_yaml(arguments.recipe)
+    config = replace(config, seed=seed, unet={**config.unet, **unet})
     reference = int(settings.pop("reference_samples", config.reference_samples))
     (stage,) = config.stages
     equilibrium = replace(stage.equilibrium, strategy=strategy, **settings)
     config = replace(config, reference_samples=reference, stages=(replace(stage, equilibrium=equilibrium),))
     modules, noise_scheduler = prepare_modules(config)
-    if unet:
-        modules.unet = build_modules(config.configuration, seed, **unet)[0].unet
     train(config, modules, noise_scheduler, arguments.data, folder, manifest=arguments.manifest)
-    fidelity = 0.0 if stage.plain_share == 1 else 1.0  # as it was trained
-    scores = score(folder / stage.name, stage.tasks, arguments.test, arguments.photographs, fidelity)
+    scores = score(folder / stage.name, stage.tasks, arguments.test, arguments.photographs)
     history = json.loads((folder / f"equilibrium-{stage.name}.json").read_text())
     content = {"cell": name, "seed": seed, "scores": scores, "history": history}
     result.write_text(json.dumps(content), encoding="utf-8")
     return result
 
 
-def score(pipeline_folder: Path, tasks: Iterable[str], test: Path, photographs: int, fidelity: float) -> dict[str, dict[str, list[float]]]:
+def score(pipeline_folder: Path, tasks: Iterable[str], test: Path, photographs: int) -> dict[str, dict[str, list[float]]]:
     """PSNR and SSIM of every test photograph under every task, seeded damage, one step."""
     import numpy as np
     from PIL import Image
@@ -90,7 +87,7 @@ def score(pipeline_folder: Path, tasks: Iterable[str], test: Path, photographs: 
         for path in paths:
             truth = np.asarray(Image.open(path).convert("RGB"))
             damaged = degrade_image(truth, get_task(task), path.name, 1)
-            restored = np.asarray(pipeline(Image.fromarray(damaged), fidelity=fidelity).images[0])
+            restored = np.asarray(pipeline(Image.fromarray(damaged)).images[0])
             rows.append((psnr(damaged, truth), psnr(restored, truth), ssim(restored, truth) or math.nan))
         scores[task] = {name: [row[i] for row in rows] for i, name in enumerate(("input", "psnr", "ssim"))}
     return scores
@@ -172,8 +169,7 @@ def main() -> None:
     parser.add_argument("--test", type=Path, required=True, help="other photographs, to score with")
     parser.add_argument("--photographs", type=int, default=34, help="how many of them")
     parser.add_argument("--recipe", type=Path, required=True, help="of one stage")
-    parser.add_argument("--start", type=Path, required=True, help="pipeline folder that all cells start from")
-    parser.add_argument("--label", default="", help="told before the cells' names: what is special about this start")
+    parser.add_argument("--label", default="", help="told before the cells' names: what is special about this recipe")
     parser.add_argument("--cells", nargs="+", default=CELLS, help=f"(default: {' '.join(CELLS)})")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")

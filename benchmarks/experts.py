@@ -34,14 +34,13 @@ from foundir_hf.pictures import contact_sheet, write_picture
 OFF = {"nothing": None, **{f"without {expert}": expert for expert in EXPERTS}}
 
 
-def routing_by_task(pipeline, limit: int, fidelity: float) -> tuple[dict[str, list[float]], dict[str, dict[str, float]]]:
+def routing_by_task(pipeline, limit: int) -> tuple[dict[str, list[float]], dict[str, dict[str, float]]]:
     """Mean routing weight of each expert by sub-task, and PSNR by sub-task with each expert switched off."""
     suite = folder_suite(clean=[SAMPLES], limit=limit)
     weights, psnrs = defaultdict(list), {name: defaultdict(list) for name in OFF}
     for name, expert in OFF.items():
         with nullcontext() if expert is None else without_expert(pipeline.unet, expert), record_routing(pipeline.unet) as maps:
-            options = {"metrics": ("psnr",), "with_ceiling": False, "with_baselines": False, "fidelity": fidelity}
-            for done in measure(suite, pipeline, **options):
+            for done in measure(suite, pipeline, metrics=("psnr",), with_baselines=False):
                 psnrs[name][done.case.task].append(done.score.methods[RESTORED]["psnr"])
                 if expert is None:
                     weights[done.case.task].append(torch.cat(maps).mean(dim=(0, 2, 3)).tolist())
@@ -112,7 +111,6 @@ def main() -> None:
     parser.add_argument("--names", nargs="+", help="of these, the stems to draw (default: the first six)")
     parser.add_argument("--checkpoint", default="tiny")
     parser.add_argument("--limit", type=int, default=2, help="sample photographs that every sub-task damages (default: 2)")
-    parser.add_argument("--fidelity", type=float, default=1.0)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the three files")
     arguments = parser.parse_args()
     quiet_libraries()
@@ -122,7 +120,7 @@ def main() -> None:
         photos = list_photos(arguments.photos)
         chosen = [photo for photo in photos if photo.stem in arguments.names] if arguments.names else photos[:6]
         draw_maps(pipeline, chosen, arguments.output / "experts.jpg")
-    weights, psnrs = routing_by_task(pipeline, arguments.limit, arguments.fidelity)
+    weights, psnrs = routing_by_task(pipeline, arguments.limit)
     draw_heat_map(weights, arguments.output / "experts.png")
     content = {
         "hashes": checkpoint_hashes(resolve_checkpoint(arguments.checkpoint)),

@@ -1,6 +1,6 @@
 """Training steps of a recipe's stage, side by side: precision, gradient checkpointing, attention kernels, compilation, where the data are.
 
-`python benchmarks/training.py training/configs/tiny.yaml --stage joint`. Every variant differs from the recipe in one thing and has a
+`python benchmarks/training.py training/configs/tiny.yaml --stage regions`. Every variant differs from the recipe in one thing and has a
 process of its own, so that its peak memory is its own; the processes take turns, a few steps each, round after round. On a shared machine
 the ratios, medians over the rounds, say more than the numbers.
 """

@@ -5,24 +5,28 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public names and where they live. Loaded on first use: `import foundir_hf` must not wait for diffusers.
 _PUBLIC = {
-    "FoundIRAutoencoderKL": "models.autoencoder_foundir",
+    "FoundIRCosineAutoencoder": "models.cosine_autoencoder_foundir",
     "FoundIRLQEncoder": "models.lq_encoder_foundir",
     "FoundIRPipeline": "pipelines.pipeline_foundir",
     "FoundIRPipelineOutput": "pipelines.pipeline_foundir",
+    "FoundIRPyramidEncoder": "models.lq_encoder_foundir",
+    "FoundIRToneCurves": "models.tone_curves_foundir",
     "FoundIRUNet2DConditionModel": "models.unet_foundir",
     "load_pipeline": "hub",
     "restore_photo": "photo",
 }
 
 __all__ = [
-    "FoundIRAutoencoderKL",
+    "FoundIRCosineAutoencoder",
     "FoundIRLQEncoder",
     "FoundIRPipeline",
     "FoundIRPipelineOutput",
+    "FoundIRPyramidEncoder",
+    "FoundIRToneCurves",
     "FoundIRUNet2DConditionModel",
     "__version__",
     "load_pipeline",
@@ -31,8 +35,9 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .hub import load_pipeline
-    from .models.autoencoder_foundir import FoundIRAutoencoderKL
-    from .models.lq_encoder_foundir import FoundIRLQEncoder
+    from .models.cosine_autoencoder_foundir import FoundIRCosineAutoencoder
+    from .models.lq_encoder_foundir import FoundIRLQEncoder, FoundIRPyramidEncoder
+    from .models.tone_curves_foundir import FoundIRToneCurves
     from .models.unet_foundir import FoundIRUNet2DConditionModel
     from .photo import restore_photo
     from .pipelines.pipeline_foundir import FoundIRPipeline, FoundIRPipelineOutput

@@ -15,58 +15,46 @@ _ZERO_TERMINAL_SNR: dict[str, Any] = {
     "beta_end": 0.012,
     "clip_sample": False,
     "set_alpha_to_one": True,
-    "prediction_type": "v_prediction",
+    "prediction_type": "sample",
     "rescale_betas_zero_snr": True,
     "timestep_spacing": "trailing",
 }
 
 
 def _small(
-    vae: tuple[int, int, int], lq_encoder: tuple[int, int, int], unet: tuple[int, int], refiner: int, tone: int, sample_size: int
+    pyramid: tuple[int, int, int], blocks: tuple[int, int, int], unet: tuple[int, int, int], tone: int, sample_size: int
 ) -> dict[str, dict[str, Any]]:
-    """A size of our own from the widths of its parts: eight pixels a latent of 16 channels, layer norms, a refiner, tone curves."""
-    common: dict[str, Any] = {"layers_per_block": 1, "norm_num_groups": 8, "norm_type": "layer"}
-    encoder = {**common, "patch_size": 2, "mid_block_add_attention": False}
+    """A size of our own: a pyramid of three levels, 48 cosine coefficients for 8 x 8 pixels, a UNet on their residual, tone curves."""
+    latents = 48
     return {
-        "vae": {
-            **encoder,
-            "down_block_types": ("DownEncoderBlock2D",) * 3,
-            "up_block_types": ("UpDecoderBlock2D",) * 3,
-            "block_out_channels": vae,
-            "latent_channels": 16,
-            "lq_block_out_channels": lq_encoder[:-1],
-            "sample_size": sample_size,
-            "scaling_factor": 1.0,
-            "whole_image_embed_dim": 128,
-            "cosine_shortcut": True,
-        },
-        "lq_encoder": {
-            **encoder,
-            "block_out_channels": lq_encoder,
-            "thumbnail_size": 64,
-            "refiner_channels": refiner,
-            "tone_channels": tone,
-            "tone_threshold": 0.1,
-        },
+        "vae": {"block_size": 8, "latent_channels": latents},
+        "lq_encoder": {"block_out_channels": pyramid, "blocks_per_level": blocks, "lq_channels": pyramid[-1]},
         "unet": {
-            **common,
-            "in_channels": 16,
-            "out_channels": 16,
-            "down_block_types": ("DownBlock2D", "DownBlock2D"),
+            "sample_size": sample_size,
+            "in_channels": latents,
+            "out_channels": latents,
+            "down_block_types": ("DownBlock2D",) * 3,
             "mid_block_type": "UNetMidBlock2D",
-            "up_block_types": ("UpBlock2D", "UpBlock2D"),
+            "up_block_types": ("UpBlock2D",) * 3,
             "block_out_channels": unet,
-            "lq_channels": lq_encoder[-1],
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+            "norm_type": "layer",
+            "lq_channels": pyramid[-1],
+            "latent_residual": True,
+            "moe_num_heads": 4,
             "moe_num_layers": 1,
             "moe_window_size": 16,
+            "moe_ffn_expansion": 1.0,
         },
+        "tone": {"channels": tone},
         "scheduler": {**_ZERO_TERMINAL_SNR},
     }
 
 
 CONFIGURATIONS: dict[str, dict[str, dict[str, Any]]] = {
-    "nano": _small((16, 24, 32), (16, 32, 48), (32, 64), 8, 8, sample_size=64),
-    "tiny": _small((32, 64, 96), (32, 64, 128), (64, 160), 32, 48, sample_size=128),
+    "nano": _small((8, 16, 32), (1, 1, 1), (16, 32, 32), 8, sample_size=8),
+    "tiny": _small((32, 64, 128), (2, 3, 6), (48, 160, 256), 48, sample_size=16),
     "sdxl": {
         "vae": {
             "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -76,7 +64,6 @@ CONFIGURATIONS: dict[str, dict[str, dict[str, Any]]] = {
             "latent_channels": 4,
             "sample_size": 1024,
             "scaling_factor": 0.13025,
-            "lq_block_out_channels": (128, 256, 512, 512),
         },
         "lq_encoder": {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2},
         "unet": {

@@ -21,7 +21,7 @@ from .evaluation.tables import to_table
 from .pictures import contact_sheet, write_picture
 from .pipelines.pipeline_foundir import FoundIRPipeline
 
-# What `tiny` was trained on; the table has many more.
+# The commonest damage; the table has many more.
 DEMO_TASKS = (
     *("gaussian_noise", "camera_noise", "motion_blur", "defocus_blur", "jpeg", "downsample_x2", "downsample_x4", "rain", "haze"),
     *("low_light", "mixture", "clean"),

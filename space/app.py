@@ -11,6 +11,7 @@ import threading
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import gradio as gr
 import torch
@@ -27,7 +28,14 @@ pipeline = load_pipeline(os.environ.get("FOUNDIR_CHECKPOINT", "tiny"), device="c
 one_at_a_time = threading.Lock()  # a pipeline holds its scheduler's state
 
 
-def restore(path: str | None, upscale: float, strength: float, fidelity: float, progress: gr.Progress = gr.Progress()):  # noqa: B008
+def restore(
+    path: str | None,
+    upscale: float,
+    strength: float,
+    steps: Literal[0, 1],
+    tone: Literal["auto", "off", "always"],
+    progress: gr.Progress = gr.Progress(),  # noqa: B008
+):
     """A photograph's path -> (before, after) for the slider, the file to download, and a line of text."""
     if path is None:
         raise gr.Error("Drop a photograph first.", print_exception=False)
@@ -43,7 +51,8 @@ def restore(path: str | None, upscale: float, strength: float, fidelity: float, 
                 photo,
                 upscale=upscale,
                 strength=strength,
-                fidelity=fidelity,
+                num_inference_steps=steps,
+                tone=tone,
                 generator=torch.Generator().manual_seed(SEED),
             )
         # The same format as the photograph's, by the same writer as the command line's.
@@ -86,17 +95,24 @@ with gr.Blocks(title="foundir_hf: restore a photo") as app:
             # As it came: gradio would open it first, and has no word for the visitor on a file that is no photograph.
             photo_input.preprocess = lambda payload: payload and payload.path
             restore_button = gr.Button("Restore", variant="primary", elem_id="restore")
-            with gr.Accordion("Settings", open=False):
+            with gr.Accordion("Settings", open=False, elem_id="settings"):
                 upscale_input = gr.Slider(1, 4, value=1, step=0.5, label="Enlarge by")
                 strength_input = gr.Slider(0, 1, value=1, label="Strength", info="0 returns the photo as it is")
-                fidelity_input = gr.Slider(0, 1, value=1, label="Fidelity", info="1 keeps to the photo, 0 lets the model repaint")
+                steps_input = gr.Radio([("Best", 1), ("Fast", 0)], value=1, label="Quality", elem_id="steps")
+                tone_input = gr.Radio(
+                    ["auto", "off", "always"],
+                    value="auto",
+                    label="Exposure, haze and colour",
+                    info="auto mends them where they are surely wrong, off never, always in any case",
+                    elem_id="tone",
+                )
         with gr.Column(scale=2):
             slider = gr.ImageSlider(label="Before | after", format="png", elem_id="slider", interactive=False, max_height=720)
             status = gr.Markdown(elem_id="status")
             download = gr.File(label="Restored photo, full quality", elem_id="download", interactive=False)
     restore_button.click(
         restore,
-        [photo_input, upscale_input, strength_input, fidelity_input],
+        [photo_input, upscale_input, strength_input, steps_input, tone_input],
         [slider, download, status],
         api_name="restore",
         concurrency_limit=1,

@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import AutoencoderKL, DDIMScheduler
 from PIL import Image
 from small_sdxl import SMALL_LQ_ENCODER, SMALL_SDXL, SMALL_VAE
 from weights import awaken
 
 from foundir_hf.configurations import CONFIGURATIONS
-from foundir_hf.models.autoencoder_foundir import FoundIRAutoencoderKL
 from foundir_hf.models.lq_encoder_foundir import FoundIRLQEncoder
 from foundir_hf.models.unet_foundir import FoundIRUNet2DConditionModel
 from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline
@@ -38,7 +37,7 @@ def pipeline() -> FoundIRPipeline:
     """The `tiny` configuration with random weights on every path."""
     modules, scheduler = build_modules("tiny", seed=0)
     awaken(modules)
-    pipe = FoundIRPipeline(vae=modules.vae.eval(), lq_encoder=modules.lq_encoder.eval(), unet=modules.unet.eval(), scheduler=scheduler)
+    pipe = FoundIRPipeline(**modules.eval().components(), scheduler=scheduler)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -48,7 +47,7 @@ def sdxl() -> FoundIRPipeline:
     """Every part of the paper's model in small, without text encoders, with random weights on every path."""
     torch.manual_seed(0)
     pipe = FoundIRPipeline(
-        vae=awaken(FoundIRAutoencoderKL(**SMALL_VAE)).eval(),
+        vae=awaken(AutoencoderKL(**SMALL_VAE)).eval(),
         lq_encoder=awaken(FoundIRLQEncoder(**SMALL_LQ_ENCODER)).eval(),
         unet=awaken(FoundIRUNet2DConditionModel(**SMALL_SDXL)).eval(),
         scheduler=DDIMScheduler(**CONFIGURATIONS["sdxl"]["scheduler"]),

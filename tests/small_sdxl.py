@@ -23,5 +23,4 @@ SMALL_VAE = {
     "block_out_channels": (8, 8, 16, 16),
     "norm_num_groups": 4,
     "layers_per_block": 1,
-    "lq_block_out_channels": SMALL_LQ_ENCODER["block_out_channels"],
 }

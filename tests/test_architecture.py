@@ -114,9 +114,10 @@ def test_hub_code_imports_only_what_a_stranger_has(path):
 
 def test_hub_code_has_a_suffix_of_its_own_and_is_complete():
     assert [p.name for p in COMPONENTS] == [
-        "autoencoder_foundir.py",
+        "cosine_autoencoder_foundir.py",
         "degradation_classifier_foundir.py",
         "lq_encoder_foundir.py",
+        "tone_curves_foundir.py",
         "unet_foundir.py",
     ]
     assert {p.name for p in HUB_CODE} - {p.name for p in COMPONENTS} == {
@@ -129,7 +130,7 @@ def test_hub_code_has_a_suffix_of_its_own_and_is_complete():
 
 def test_the_space_and_the_scripts_use_the_public_names_only():
     public = {"foundir_hf", "foundir_hf.photo", "foundir_hf.cli", "foundir_hf.training.build", "foundir_hf.training.config"}
-    public |= {"foundir_hf.training.loop", "foundir_hf.training.merge", "foundir_hf.training.preemption", "foundir_hf.training.classifier"}
+    public |= {"foundir_hf.training.loop", "foundir_hf.training.preemption", "foundir_hf.training.classifier"}
     for folder in ("space", "training"):  # benchmarks look into what they measure
         for path in (ROOT / folder).rglob("*.py"):
             used = {name for _, name in imports(path) if name.split(".")[0] == "foundir_hf"}

@@ -99,6 +99,15 @@ def test_ours_stands_beside_the_classical_method_that_does_best(monkeypatch):
     assert second == "| b | 20.00 | 30.00 | 1.00 (lanczos) | 0.00 | 40.00 | 9.0 |"
 
 
+def test_the_estimate_knows_no_fidelity(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import steps
+
+    row = {"fidelity": None, "steps": 0, "psnr": 30.0, "ssim": 0.9, "sharpness": 1.0, "time": 1.0}
+    lines = steps.to_table([row, row | {"fidelity": 0.0, "steps": 2, "time": 3.0}]).splitlines()
+    assert lines[2:] == ["| - | 0 | 30.00 | 0.9000 | 1.00 | 1.0 |", "| 0 | 2 | 30.00 | 0.9000 | 1.00 | 3.0 |"]
+
+
 @pytest.mark.skipif(importlib.util.find_spec("ncnn") is None, reason="the extra `classics` is not installed")
 def test_real_esrgan_enlarges_what_it_is_given(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))

@@ -1,6 +1,11 @@
-"""The checkpoint that ships: inside its budget, safe to load, and better than doing nothing."""
+"""The checkpoint that ships: inside its budget, safe to load, and every part of it restores what no other part does."""
 
 from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import cache
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -9,7 +14,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch.utils.flop_counter import FlopCounterMode
 
-from foundir_hf import load_pipeline
+from foundir_hf import FoundIRPipeline, load_pipeline
 from foundir_hf.configurations import CONFIGURATIONS
 from foundir_hf.data.photos import list_photos
 from foundir_hf.data.tasks import TASKS
@@ -18,6 +23,14 @@ from foundir_hf.evaluation.damage import degrade_image
 from foundir_hf.evaluation.files import read_rgb
 from foundir_hf.evaluation.metrics import psnr
 from foundir_hf.hub import resolve_checkpoint
+from foundir_hf.interpret import EXPERTS, without_expert
+
+COMPONENTS = ("lq_encoder", "unet", "vae", "tone")
+# What a patch cannot know: drifting haze, cloud, shadow, flare, stains, creases, drops, uneven light, moire, colour blotches, veils, age.
+REGIONAL = (
+    "nonhomogeneous_haze", "thin_cloud", "shadow", "lens_flare", "stains", "fold_creases", "raindrops", "vignetting", "moire",
+    "color_noise", "rain_mist", "old_photo",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +41,9 @@ def tiny():
 
 
 def test_it_keeps_to_its_budget_of_parameters_and_bytes(tiny):
-    assert sum(p.numel() for c in (tiny.vae, tiny.lq_encoder, tiny.unet) for p in c.parameters()) <= 20_000_000
+    assert sum(p.numel() for name in COMPONENTS for p in getattr(tiny, name).parameters()) <= 20_000_000
     files = list(resolve_checkpoint("tiny").rglob("*.safetensors"))
-    assert len(files) == 3
+    assert len(files) == len(COMPONENTS)
     assert sum(f.stat().st_size for f in files) <= 40_000_000
     for file in files:
         with safe_open(file, "pt") as weights:
@@ -41,26 +54,22 @@ def test_it_keeps_to_its_budget_of_flops(tiny):
     image = torch.rand(1, 3, 256, 256)
     with FlopCounterMode(display=False) as counter:
         tiny(image, generator=torch.Generator().manual_seed(0))
-    assert counter.get_total_flops() / 256**2 <= 0.5e6
+    assert counter.get_total_flops() / 256**2 <= 0.35e6
 
 
 def test_it_is_built_from_the_configuration_of_its_name(tiny):
     for name, sizes in CONFIGURATIONS["tiny"].items():
         config = getattr(tiny, name).config
         for key, value in sizes.items():
-            if key != "scaling_factor":  # measured in training
-                assert (list(config[key]) if isinstance(value, tuple) else config[key]) == (
-                    list(value) if isinstance(value, tuple) else value
-                ), f"{name}.{key}"
+            assert (list(config[key]) if isinstance(value, tuple) else config[key]) == (
+                list(value) if isinstance(value, tuple) else value
+            ), f"{name}.{key}"
 
 
-def test_its_weights_are_finite_and_every_skip_was_trained(tiny):
-    for component in (tiny.vae, tiny.lq_encoder, tiny.unet):
-        for name, parameter in component.named_parameters():
-            assert parameter.isfinite().all(), name
-    assert tiny.vae.pixel_skip.conv.weight.abs().max() > 0
-    assert tiny.unet.conv_in.projection.weight.abs().max() > 0
-    assert all(skip.value.weight.abs().max() > 0 for skip in tiny.vae.skips)
+def test_its_weights_are_finite(tiny):
+    for component in COMPONENTS:
+        for name, tensor in getattr(tiny, component).state_dict().items():
+            assert tensor.isfinite().all(), name
 
 
 def test_no_code_and_no_pickle_ship_with_it():
@@ -68,22 +77,144 @@ def test_no_code_and_no_pickle_ship_with_it():
     assert suffixes == {".json", ".safetensors"}
 
 
-def gain(pipe, task: str, sample: str) -> float:
-    truth = read_rgb(SAMPLES / sample)
-    degraded = degrade_image(truth, TASKS[task], sample, seed=11)
-    restored = np.asarray(pipe(Image.fromarray(degraded), generator=torch.Generator().manual_seed(0)).images[0])
-    return psnr(restored, truth) - psnr(degraded, truth)
+# --- What it gains --------------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def damaged(task: str, sample: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A view of a whole photograph, 256 pixels wide, and the same damaged. Training has seen neither."""
+    with Image.open(SAMPLES / sample) as image:
+        truth = np.asarray(image.convert("RGB").resize((256, round(256 * image.height / image.width)), Image.Resampling.LANCZOS))
+    return truth, degrade_image(truth, TASKS[task], sample, seed)
+
+
+def gains(pipe: FoundIRPipeline, *tasks: str, seeds: Sequence[int] = (11,), **options) -> list[float]:
+    """Of each task, the mean gain in decibels over the sample photographs, damaged by each of the seeds."""
+    means = []
+    for task in tasks:
+        pairs = [damaged(task, sample.name, seed) for sample in list_photos(SAMPLES) for seed in seeds]
+        restored = [
+            np.asarray(pipe(Image.fromarray(lq), generator=torch.Generator().manual_seed(0), **options).images[0]) for _, lq in pairs
+        ]
+        means.append(fmean(psnr(image, hq) - psnr(lq, hq) for image, (hq, lq) in zip(restored, pairs, strict=True)))
+    return means
 
 
 @pytest.mark.parametrize("task", ["gaussian_noise", "rain", "haze", "low_light"])
 def test_it_gains_a_decibel_on_photographs_it_has_not_seen(tiny, task):
-    assert np.mean([gain(tiny, task, sample.name) for sample in list_photos(SAMPLES)]) > 1
+    assert gains(tiny, task)[0] > 1
 
 
 def test_a_clean_photograph_stays_close_to_itself(tiny):
     truth = read_rgb(SAMPLES / "coffee.jpg")
     restored = np.asarray(tiny(Image.fromarray(truth), generator=torch.Generator().manual_seed(0)).images[0])
-    assert psnr(restored, truth) > 30
+    assert psnr(restored, truth) > 40
+
+
+# --- What each part does. Every check is shown to fail on a copy in which the part does nothing. --------------------------------------
+
+
+def with_part(pipe: FoundIRPipeline, name: str, change: Callable[[torch.nn.Module], None]) -> FoundIRPipeline:
+    """A pipeline in which one component is a changed copy."""
+    part = copy.deepcopy(getattr(pipe, name))
+    with torch.no_grad():
+        change(part)
+    changed = FoundIRPipeline(**{**pipe.components, name: part})
+    changed.set_progress_bar_config(disable=True)
+    return changed
+
+
+def without_unet(pipe: FoundIRPipeline) -> FoundIRPipeline:
+    return with_part(pipe, "unet", lambda unet: [parameter.zero_() for parameter in unet.conv_out.parameters()])
+
+
+def without_curves(pipe: FoundIRPipeline) -> FoundIRPipeline:
+    return with_part(pipe, "tone", lambda tone: [p.zero_() for layer in (tone.conv_out, tone.whole_out) for p in layer.parameters()])
+
+
+def without_encoder(pipe: FoundIRPipeline) -> FoundIRPipeline:
+    return with_part(pipe, "lq_encoder", lambda encoder: [parameter.zero_() for parameter in encoder.conv_out.parameters()])
+
+
+def never_routed(pipe: FoundIRPipeline, expert: str) -> FoundIRPipeline:
+    return with_part(pipe, "unet", lambda unet: unet.conv_in.moe.router.gate.bias[EXPERTS.index(expert)].fill_(-1e4))
+
+
+def check_unet(pipe: FoundIRPipeline) -> None:
+    assert fmean(gains(pipe, *REGIONAL)) - fmean(gains(without_unet(pipe), *REGIONAL)) >= 0.5
+
+
+def check_expert(pipe: FoundIRPipeline, expert: str) -> None:
+    whole = gains(pipe, *REGIONAL)
+    with without_expert(pipe.unet, expert):
+        rest = gains(pipe, *REGIONAL)
+    assert max(a - b for a, b in zip(whole, rest, strict=True)) >= 0.1
+
+
+def check_steps(pipe: FoundIRPipeline) -> None:
+    one = gains(pipe, *REGIONAL)
+    for steps in (2, 4):
+        several = gains(pipe, *REGIONAL, num_inference_steps=steps)
+        assert abs(fmean(several) - fmean(one)) < 1
+        assert max(abs(a - b) for a, b in zip(several, one, strict=True)) > 0.001  # it samples, and not the same picture
+
+
+def check_curves(pipe: FoundIRPipeline) -> None:
+    # All or nothing for a photograph, so the mean wants several.
+    whole, off = (gains(pipe, "haze", "low_light", seeds=range(11, 15), tone=tone) for tone in ("auto", "off"))
+    assert min(a - b for a, b in zip(whole, off, strict=True)) >= 5
+
+
+def check_estimate(pipe: FoundIRPipeline) -> None:
+    tasks = ("gaussian_noise", "jpeg", "defocus_blur")
+    for whole, estimate in zip(gains(pipe, *tasks), gains(pipe, *tasks, num_inference_steps=0), strict=True):
+        assert whole > 0
+        assert estimate >= 0.9 * whole
+
+
+# The denoiser that ships learnt from 50,000 views in half an hour and gains 0.03 dB (training/runs/tiny.md, 32 to 36). `strict` tells
+# whoever trains it for longer that this mark has to go.
+UNTRAINED = pytest.mark.xfail(strict=True, raises=AssertionError, reason="trained too briefly: training/runs/tiny.md, 36")
+
+
+@UNTRAINED
+def test_regional_damage_is_the_denoiser_s_business(tiny):
+    check_unet(tiny)
+
+
+# The channel expert is missed by 0.101 dB, which another processor may round the other way.
+AT_THE_EDGE = pytest.mark.xfail(strict=False, raises=AssertionError, reason="0.101 dB where 0.1 is asked for")
+
+
+@pytest.mark.parametrize("expert", ["spatial", pytest.param("channel", marks=AT_THE_EDGE), pytest.param("sparse_channel", marks=UNTRAINED)])
+def test_every_expert_is_missed(tiny, expert):
+    check_expert(tiny, expert)
+
+
+def test_a_denoiser_or_an_expert_that_does_nothing_would_be_noticed(tiny):
+    with pytest.raises(AssertionError):
+        check_unet(without_unet(tiny))
+    for expert in EXPERTS:
+        with pytest.raises(AssertionError):
+            check_expert(never_routed(tiny, expert), expert)
+
+
+def test_more_steps_sample_and_restore_as_well(tiny):
+    check_steps(tiny)
+    with pytest.raises(AssertionError):
+        check_steps(without_unet(tiny))
+
+
+def test_haze_and_darkness_are_the_curves_business(tiny):
+    check_curves(tiny)
+    with pytest.raises(AssertionError):
+        check_curves(without_curves(tiny))
+
+
+def test_noise_blocks_and_blur_are_the_encoder_s_business(tiny):
+    check_estimate(tiny)
+    with pytest.raises(AssertionError):
+        check_estimate(without_encoder(tiny))
 
 
 def test_tiles_do_not_show(tiny):

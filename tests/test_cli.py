@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from foundir_hf import __version__
@@ -105,8 +106,7 @@ def test_a_folder_is_searched_recursively_and_mirrored(run, photos, checkpoint, 
 def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(run, photos, checkpoint, tmp_path):
     written = []
     for name, seed in (("a.png", 3), ("b.png", 3), ("c.png", 4)):
-        # From latents alone: a weak denoiser's noise shows best there.
-        options = ("--seed", seed, "--fidelity", 0, "--checkpoint", checkpoint)
+        options = ("--seed", seed, "--checkpoint", checkpoint)
         assert run("restore", photos / "one.png", "-o", tmp_path / name, *options)[0] == 0
         written.append((tmp_path / name).read_bytes())
     assert written[0] == written[1]
@@ -121,7 +121,7 @@ def test_a_photograph_gives_the_same_bytes_alone_and_among_others(run, photos, c
 
 @pytest.mark.parametrize(("upscale", "size"), [(2, (144, 112)), (1.51, (109, 85))])
 def test_upscale_enlarges_to_the_rounded_size(run, photos, checkpoint, tmp_path, upscale, size):
-    arguments = ("--upscale", upscale, "--tile-size", 64, "--tile-overlap", 16, "--checkpoint", checkpoint)
+    arguments = ("--upscale", upscale, "--tile-size", 64, "--tile-overlap", 32, "--checkpoint", checkpoint)
     assert run("restore", photos / "one.png", "-o", tmp_path / "large.png", *arguments)[0] == 0
     with Image.open(tmp_path / "large.png") as image:
         assert image.size == size
@@ -134,7 +134,8 @@ def test_strength_zero_returns_the_photograph(run, photos, checkpoint, tmp_path)
 
 def test_every_option_of_the_pipeline_reaches_it(run, photos, checkpoint, tmp_path):
     results = {}
-    for option in ((), ("--fidelity", 0.5), ("--strength", 0.5), ("--color-fix", "wavelet"), ("--steps", 2)):
+    options = (("--fidelity", 0.5), ("--strength", 0.5), ("--color-fix", "wavelet"), ("--steps", 2), ("--steps", 0), ("--tone", "off"))
+    for option in ((), *options):
         target = tmp_path / f"{'-'.join(map(str, option))}.png" if option else tmp_path / "plain.png"
         assert run("restore", photos / "one.png", "-o", target, *option, "--checkpoint", checkpoint)[0] == 0
         results[target.name] = target.read_bytes()
@@ -214,14 +215,15 @@ def test_a_photograph_too_large_for_the_memory_is_told_in_one_line(checkpoint, t
         (("--strength", "NaN"), "--strength"),
         (("--fidelity", "-0.1"), "--fidelity"),
         (("--fidelity", "much"), "--fidelity"),
-        (("--steps", "0"), "--steps"),
+        (("--steps", "-1"), "--steps"),
         (("--steps", "1.5"), "--steps"),
         (("--seed", "-1"), "--seed"),
         (("--seed", str(2**63)), "--seed"),
-        (("--tile-size", "100"), "multiple of 16"),
+        (("--tile-size", "112"), "`--tile-size` must be a multiple of 32, got 112"),
         (("--tile-size", "0"), "--tile-size"),
-        (("--tile-overlap", "20"), "multiple of 16"),
+        (("--tile-overlap", "48"), "`--tile-overlap` must be a multiple of 32, got 48"),
         (("--tile-size", "64", "--tile-overlap", "64"), "smaller than --tile-size"),
+        (("--tone", "sepia"), "--tone"),
         (("--start-from", "middle"), "--start-from"),
         (("--color-fix", "sepia"), "--color-fix"),
         (("--device", "abacus"), "abacus"),
@@ -235,6 +237,15 @@ def test_a_photograph_too_large_for_the_memory_is_told_in_one_line(checkpoint, t
 def test_an_option_out_of_range_is_refused_by_name(refused, photos, checkpoint, tmp_path, arguments, word):
     line = refused("restore", photos / "one.png", "-o", tmp_path / "x.png", "--checkpoint", checkpoint, *arguments)
     assert word in line
+
+
+def test_options_that_a_checkpoint_cannot_take_are_refused_before_a_photograph_is_read(refused, photos, checkpoint, sdxl, tmp_path):
+    sdxl.save_pretrained(tmp_path / "sdxl")
+    (photos / "words.png").write_text("words")
+    rest = ("restore", photos / "words.png", "-o", tmp_path / "x.png", "--checkpoint")
+    assert "`--tile-size` must be a multiple of 32" in refused(*rest, checkpoint, "--tile-size", 48, "--tile-overlap", 0)
+    assert "`--steps` must be at least 1 with this checkpoint" in refused(*rest, tmp_path / "sdxl", "--steps", 0)
+    assert "`--tone` must be auto or off with this checkpoint" in refused(*rest, tmp_path / "sdxl", "--tone", "always")
 
 
 def test_a_wrong_path_is_named(refused, tmp_path, checkpoint):
@@ -341,13 +352,13 @@ def test_check_writable_looks_at_the_nearest_folder_that_exists(tmp_path):
 def test_info_prints_totals_hashes_and_device(run, pipeline, checkpoint):
     code, out, _ = run("info", "--checkpoint", checkpoint, "--device", "cpu")
     assert code == 0
-    models = (pipeline.vae, pipeline.lq_encoder, pipeline.unet)
+    models = [component for component in pipeline.components.values() if isinstance(component, torch.nn.Module)]
     total = sum(p.numel() for model in models for p in model.parameters())
     assert re.search(rf"^total +{total:,} parameters", out, re.MULTILINE)
     assert re.search(r"^device +cpu$", out, re.MULTILINE)
     assert __version__ in out
     weights = sorted(checkpoint.rglob("*.safetensors"))
-    assert len(weights) == 3
+    assert len(weights) == len(models) == 4
     for file in weights:
         assert f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(checkpoint)}" in out
 
@@ -359,7 +370,7 @@ def test_export_writes_weights_and_the_code_that_loads_them(run, checkpoint, tmp
     index = json.loads((tmp_path / "exported" / "model_index.json").read_text())
     assert index["_class_name"] == ["pipeline_foundir", "FoundIRPipeline"]
     files = {str(p.relative_to(tmp_path / "exported")) for p in (tmp_path / "exported").rglob("*") if p.is_file()}
-    assert {"pipeline_foundir.py", "unet/unet_foundir.py", "vae/autoencoder_foundir.py", "lq_encoder/lq_encoder_foundir.py"} <= files
+    assert {"pipeline_foundir.py", "unet/unet_foundir.py", "vae/cosine_autoencoder_foundir.py", "tone/tone_curves_foundir.py"} <= files
     for file in checkpoint.rglob("*.safetensors"):
         assert (tmp_path / "exported" / file.relative_to(checkpoint)).read_bytes() == file.read_bytes()
 

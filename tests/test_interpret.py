@@ -16,7 +16,8 @@ def unet(pipeline) -> FoundIRUNet2DConditionModel:
 
 def run(unet: FoundIRUNet2DConditionModel, batch: int = 2) -> torch.Tensor:
     draw = torch.Generator().manual_seed(batch)
-    sample, lq = (torch.randn(batch, channels, 8, 12, generator=draw) for channels in (16, 128))
+    channels = (unet.config.in_channels, unet.config.lq_channels)
+    sample, lq = (torch.randn(batch, count, 8, 12, generator=draw) for count in channels)
     return unet(sample, 7, lq_hidden_states=lq).sample
 
 

@@ -144,6 +144,19 @@ def test_the_page_restores_a_photo_as_the_command_line_does(page, photo, checkpo
         assert np.asarray(screenshot.convert("L")).std() > 10  # something is drawn
 
 
+def test_the_settings_are_the_command_line_s(page, photo, checkpoint, tmp_path):
+    photo.save(tmp_path / "holiday.png")
+    upload(page, tmp_path / "holiday.png")
+    page.locator("#settings").get_by_text("Settings").click()
+    page.locator("#steps").get_by_text("Fast").click()
+    page.locator("#tone").get_by_text("off", exact=True).click()
+    downloaded = restore_and_download(page, tmp_path)
+    command = ["restore", tmp_path / "holiday.png", "-o", tmp_path / "expected.png", "--checkpoint", checkpoint]
+    assert main([str(part) for part in (*command, "--steps", 0, "--tone", "off")]) == 0
+    with Image.open(downloaded) as here, Image.open(tmp_path / "expected.png") as there:
+        assert np.array_equal(np.asarray(here), np.asarray(there))
+
+
 def test_the_page_keeps_transparency_metadata_and_orientation(page, photo, tmp_path):
     exif = Image.Exif()
     exif[271], exif[274] = "Camera works", 6

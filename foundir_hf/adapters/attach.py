@@ -13,34 +13,20 @@ from peft import LoraConfig, PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from ..pipelines.lora_foundir import COMPONENTS
+from ..pipelines.lora_foundir import COMPONENTS, adaptable
 from .adaptir import AdaptIRConfig
 
 Method = Literal["lora", "adaptir"]
-Targets = Literal["convolutions", "refiner", "refiner_and_tone", "attention"]
+Targets = Literal["convolutions", "attention"]
 
-_REFINER = r"refiner\.(conv_in|(before|middle|after)\.\d+\.conv[12])"
-_REFINER_AND_TONE = rf"{_REFINER}|tone_curves\.(conv_in|conv_out|(before|middle\.\d+|after)\.conv[12])"
-# Which modules of each component, as a regular expression over their whole names. Of the autoencoder the decoder with its skips: its
-# encoder makes the latents that the diffusion learns in, and takes no part in a restoration.
+# Which modules of each component, as a regular expression over their whole names: of the LQ encoder the pyramid's, and the paper's.
 PRESETS: dict[Targets, dict[str, str]] = {
     "convolutions": {
-        "lq_encoder": rf"encoder\.(conv_in|.*resnets\.\d+\.conv[12])|{_REFINER_AND_TONE}",
+        "lq_encoder": r"conv_in|(down|up)_blocks\.\d+\.\d+\.conv[12]|encoder\.(conv_in|.*resnets\.\d+\.conv[12])",
         "unet": r"conv_in\.condition_embedding\.conv_(in|out)|.*resnets\.\d+\.conv[12]",
-        "vae": r"decoder\..*resnets\.\d+\.conv[12]|skips\.\d+\.value|pixel_skip\.conv",
+        "tone": r"conv_in|conv_out|(before|middle\.\d+|after)\.conv[12]|whole_out|gate",
     },
-    "refiner": {"lq_encoder": _REFINER},
-    "refiner_and_tone": {"lq_encoder": _REFINER_AND_TONE},
-    "attention": {
-        "lq_encoder": r".*\.to_(q|k|v|out\.0)",
-        "unet": r".*\.to_(q|k|v|out\.0)",
-        "vae": r"decoder\..*\.to_(q|k|v|out\.0)",
-    },
-}
-# What sets exposure and colour of the whole picture at once. Linear layers on vectors: LoRA's, for AdaptIR adapts maps.
-_TONE: dict[Targets, dict[str, str]] = {
-    "convolutions": {"lq_encoder": r"whole_image\.to_modulation|tone_curves\.whole_out", "vae": r"pixel_skip\.tone"},
-    "refiner_and_tone": {"lq_encoder": r"tone_curves\.whole_out"},
+    "attention": {"lq_encoder": r".*\.to_(q|k|v|out\.0)", "unet": r".*\.to_(q|k|v|out\.0)"},
 }
 _NOTHING = r"(?!)"  # matches no name
 
@@ -51,14 +37,13 @@ class AdapterConfig:
 
     Args:
         method: `"lora"` (LoRA, ICLR 2022; on convolutions as in LoCon) or `"adaptir"` (AdaptIR, NeurIPS 2024).
-        components: Of `lq_encoder`, `unet` and `vae`. At fidelity 1 and in one step the first and the last do much of the work.
-        targets: `"convolutions"`, those of the residual blocks and of the skips (with LoRA also what sets the whole picture's tone);
-            `"refiner"`, of these only the LQ encoder's refiner, which restores before anything else does; `"refiner_and_tone"`, its tone
-            curves too, for damage that changes brightness or colour at large; or LoRA's `"attention"`, which is usual for SDXL.
-            Components without such modules go without.
+        components: Of `lq_encoder`, which restores pixels, `unet`, and `tone`, for damage that changes brightness or colour at large.
+        targets: `"convolutions"`, those of the residual blocks and before them (of the tone curves also the linear layers that set the
+            whole picture's tone, and the gate), or LoRA's `"attention"`, which is usual for SDXL. Components without such modules go
+            without.
         rank: Of LoRA; its `alpha` is the same, so that files need not tell it.
         dora: Whether LoRA has magnitudes of its own (DoRA, ICML 2024).
-        reduction: Of AdaptIR, see [`~foundir_hf.adapters.adaptir.AdaptIRConfig`]. The paper's 24 is for widths of 576; ours are 32 to 160.
+        reduction: Of AdaptIR, see [`~foundir_hf.adapters.adaptir.AdaptIRConfig`]. The paper's 24 is for widths of 576; ours are 32 to 256.
     """
 
     method: Method = "lora"
@@ -83,10 +68,7 @@ class AdapterConfig:
 
     def pattern(self, component: str) -> str:
         """The names of the modules that are adapted."""
-        patterns = [PRESETS[self.targets].get(component, _NOTHING)]
-        if self.method == "lora" and component in _TONE.get(self.targets, {}):
-            patterns.append(_TONE[self.targets][component])
-        return "|".join(patterns)
+        return PRESETS[self.targets].get(component, _NOTHING)
 
     def to_peft(self, component: str) -> PeftConfig:
         """The same in peft's terms, for one component."""
@@ -115,33 +97,33 @@ def add_adapter(owner: Any, config: AdapterConfig, name: str = "default") -> Par
     """Puts a fresh adapter on components, which freezes everything else of them; it changes nothing until it is trained.
 
     Args:
-        owner: A pipeline, or whatever else has `lq_encoder`, `unet` and `vae`.
+        owner: A pipeline, or whatever else has `lq_encoder`, `unet` and, perhaps, `tone`.
         config: Method, components, modules.
         name: Of the adapter.
 
     Raises:
         ValueError: If no component has a module of those, or `name` is taken.
     """
-    adapted = [c for c in config.components if any(re.fullmatch(config.pattern(c), key) for key, _ in getattr(owner, c).named_modules())]
+    models = {component: model for component, model in adaptable(owner).items() if component in config.components}
+    adapted = [c for c, model in models.items() if any(re.fullmatch(config.pattern(c), key) for key, _ in model.named_modules())]
     if not adapted:
         raise ValueError(f"`targets` {config.targets!r}: no such modules in {', '.join(config.components)}.")
     for component in adapted:
-        getattr(owner, component).add_adapter(config.to_peft(component), name)
+        models[component].add_adapter(config.to_peft(component), name)
     return count_parameters(owner, name)
 
 
 def adapted_components(owner: Any, name: str | None = None) -> dict[str, ModelMixin]:
     """The components that have the adapter of that name, or any."""
-    parts = {component: getattr(owner, component) for component in COMPONENTS}
+    parts = adaptable(owner)
     configs = {component: getattr(model, "peft_config", {}) for component, model in parts.items()}
     return {component: model for component, model in parts.items() if (name in configs[component] if name else configs[component])}
 
 
 def count_parameters(owner: Any, name: str) -> ParameterCount:
-    """Of the adapter of that name, and of all three components without any adapter."""
+    """Of the adapter of that name, and of all components that can be adapted, without any adapter."""
     adapter = base = 0
-    for component in COMPONENTS:
-        model = getattr(owner, component)
+    for model in adaptable(owner).values():
         all_adapters = adapter_parameters(model)
         for key, parameter in model.named_parameters():
             if key not in all_adapters:

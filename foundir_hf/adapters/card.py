@@ -61,7 +61,7 @@ tags:
 
 {METHODS[method]} of the FoundIR checkpoint `{base}`: {size}. {training}
 
-PSNR in dB, means over {pairs}; crops, one denoising step, fidelity 1.
+PSNR in dB, means over {pairs}; crops, one denoising step.
 
 | task | pairs | input | `{base}` | adapted | gain |
 |---|---|---|---|---|---|

@@ -2,8 +2,8 @@
 
     scans/foundir_adapter.json                   method, base with the hashes of its weights, components, parameters
     scans/README.md                              the card
-    scans/{lq_encoder,unet,vae}/adapter_config.json
-    scans/{lq_encoder,unet,vae}/adapter_model.safetensors
+    scans/{lq_encoder,unet,tone}/adapter_config.json
+    scans/{lq_encoder,unet,tone}/adapter_model.safetensors
 
 Each sub-folder is an adapter of peft's own: `PeftModel.from_pretrained(pipe.unet, "scans", subfolder="unet")`.
 """
@@ -29,6 +29,7 @@ from ..pipelines.lora_foundir import (
     base_weights,
     check_finite,
     check_keys,
+    check_parts,
     check_same_base,
     find_adapter,
     read_adapter,
@@ -47,7 +48,7 @@ class Base:
 
     Args:
         checkpoint: Its name: bundled, of a Hub repository, or of a folder without what leads to it.
-        weights: SHA-256 of the weight files of the components, by their path in the checkpoint.
+        weights: SHA-256 of the weight files of the components that can be adapted, by their path in the checkpoint.
     """
 
     checkpoint: str
@@ -71,7 +72,7 @@ def save_adapter(owner: Any, folder: str | Path, base: Base, name: str = "defaul
     """Writes an adapter; the folder appears whole or not at all, and replaces one of that name.
 
     Args:
-        owner: A pipeline, or whatever else has `lq_encoder`, `unet` and `vae`.
+        owner: A pipeline, or whatever else has `lq_encoder`, `unet` and, perhaps, `tone`.
         folder: Where to.
         base: What it was trained on.
         name: Of the adapter.
@@ -146,8 +147,7 @@ def load_adapter(
         check_same_base(pipeline, index)
     if adapted_components(pipeline, name):
         raise ValueError(f"`name` {name!r} is taken; delete_adapters({name!r}) removes it.")
-    for component, (_, weights) in parts.items():
-        check_finite(weights, component)
+    check_parts(pipeline, parts)
     for component, (options, weights) in parts.items():
         model = getattr(pipeline, component)
         try:

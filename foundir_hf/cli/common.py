@@ -8,7 +8,10 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from ..pipelines.pipeline_foundir import FoundIRPipeline
 
 
 class UsageError(Exception):
@@ -43,12 +46,20 @@ def adapter_options() -> Parser:
 def restoration_options() -> Parser:
     """Options of the pipeline's call; see [`pipeline_options`]."""
     parser = Parser(add_help=False)
-    parser.add_argument("--steps", type=whole(1, 1000), default=1, help="denoising steps (default: 1)")
-    parser.add_argument("--fidelity", type=number(0, 1), default=1.0, help="0 decodes latents alone, 1 keeps the photo (default: 1)")
+    parser.add_argument("--steps", type=whole(0, 1000), default=1, help="denoising steps; 0 is the fast estimate (default: 1)")
+    parser.add_argument(
+        "--tone",
+        choices=("auto", "off", "always"),
+        default="auto",
+        help="mend exposure, haze and colour of the whole where the model is sure, never, or however unsure it is (default: auto)",
+    )
+    parser.add_argument(
+        "--fidelity", type=number(0, 1), help="0 decodes latents alone, 1 adds what they cannot hold (default: the checkpoint's own)"
+    )
     parser.add_argument("--strength", type=number(0, 1), default=1.0, help="0 returns the input, 1 the restoration (default: 1)")
     parser.add_argument("--start-from", choices=("noise", "lq"), default="noise", help="where the diffusion starts (default: noise)")
-    parser.add_argument("--tile-size", type=whole(16, 2**20), default=1024, help="pixels, a multiple of 16 (default: 1024)")
-    parser.add_argument("--tile-overlap", type=whole(0, 2**20), default=128, help="pixels, a multiple of 16 (default: 128)")
+    parser.add_argument("--tile-size", type=whole(1, 2**20), default=1024, help="pixels, for tiny a multiple of 32 (default: 1024)")
+    parser.add_argument("--tile-overlap", type=whole(0, 2**20), default=128, help="pixels, for tiny a multiple of 32 (default: 128)")
     parser.add_argument("--color-fix", choices=("adain", "wavelet"), help="take colours from the input (for super-resolution)")
     return parser
 
@@ -64,16 +75,21 @@ def check_writable(folder: Path) -> None:
         raise UsageError(f"{folder}: cannot be written.")
 
 
-def pipeline_options(arguments: argparse.Namespace) -> dict:
-    """The keyword arguments of the pipeline's call."""
-    multiple = 16
+def pipeline_options(arguments: argparse.Namespace, pipeline: FoundIRPipeline) -> dict:
+    """The keyword arguments of the pipeline's call. Raises [`UsageError`] for those that this checkpoint cannot take."""
+    multiple = pipeline.size_multiple
     for name in ("tile_size", "tile_overlap"):
         if getattr(arguments, name) % multiple:
             raise UsageError(f"`--{name.replace('_', '-')}` must be a multiple of {multiple}, got {getattr(arguments, name)}.")
     if arguments.tile_overlap >= arguments.tile_size:
         raise UsageError(f"`--tile-overlap` must be smaller than --tile-size {arguments.tile_size}, got {arguments.tile_overlap}.")
+    if arguments.steps == 0 and not pipeline.unet.config.latent_residual:
+        raise UsageError("`--steps` must be at least 1 with this checkpoint, which has no fast estimate; got 0.")
+    if arguments.tone == "always" and pipeline.tone is None:
+        raise UsageError("`--tone` must be auto or off with this checkpoint, which has no tone curves; got always.")
     return {
         "num_inference_steps": arguments.steps,
+        "tone": arguments.tone,
         "fidelity": arguments.fidelity,
         "strength": arguments.strength,
         "start_from": arguments.start_from,

@@ -21,7 +21,7 @@ from .common import (
     whole,
 )
 
-EXTRAS = ("ceiling", "baselines", "figures")
+EXTRAS = ("baselines", "figures")
 
 
 def add_parser(commands) -> None:
@@ -65,7 +65,6 @@ def run(arguments: argparse.Namespace) -> None:
     from ..evaluation.outputs import write_inputs
     from ..evaluation.perceptual import PerceptualUnavailableError
 
-    options = pipeline_options(arguments)
     metrics = [name.strip() for name in arguments.metrics.split(",")]
     try:
         suite = _suite(arguments)
@@ -85,6 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
             pipeline, hashes, options = None, {}, {}
         else:
             pipeline, hashes = load(arguments), _hashes(arguments)
+            options = pipeline_options(arguments, pipeline)
         _evaluate(arguments, suite, pipeline, metrics, others, hashes, options)
     # A folder without photographs, a file that is none, a library that is not installed.
     except (ValueError, OSError, MissingExtraError, PerceptualUnavailableError) as error:
@@ -144,7 +144,6 @@ def _evaluate(arguments: argparse.Namespace, suite, pipeline, metrics: list[str]
         seed=arguments.seed,
         metrics=metrics,
         outputs=others,
-        with_ceiling="ceiling" not in arguments.without,
         with_baselines="baselines" not in arguments.without,
         **options,
     ):

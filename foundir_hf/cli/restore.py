@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     pipeline = load(arguments)
     from ..photo import PhotoError, read_photo, restore_photo, write_photo
 
-    options = {**pipeline_options(arguments), "upscale": arguments.upscale}
+    options = {**pipeline_options(arguments, pipeline), "upscale": arguments.upscale}
     single = len(jobs) == 1
     # One bar, on terminals only (`None`): over the tiles of a single photograph, or over the photographs.
     pipeline.set_progress_bar_config(disable=None if single else True, leave=False, desc="restoring")

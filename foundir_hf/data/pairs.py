@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 
 from .augmentation import NO_AUGMENTATION, Augmentation
 from .fitness import is_fit, task_called
@@ -28,16 +27,12 @@ class PairBatch:
     Args:
         hq: Clean crops, `(batch, 3, size, size)`.
         lq: The same crops, degraded.
-        thumbnail: A small copy of the degraded surroundings of each crop, `(batch, 3, 64, 64)`, as whole-image statistics see them.
         tasks: The name of each pair's task.
-        region: Where the crops lie in their surroundings: top, left, bottom and right in [0, 1].
     """
 
     hq: torch.Tensor
     lq: torch.Tensor
-    thumbnail: torch.Tensor
     tasks: list[str]
-    region: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
 
 def make_batch(
@@ -45,7 +40,6 @@ def make_batch(
     lq: Sequence[torch.Tensor | None],
     tasks: Sequence[str],
     crop_size: int,
-    thumbnail_size: int,
     generator: torch.Generator,
     augmentation: Augmentation = NO_AUGMENTATION,
 ) -> PairBatch:
@@ -56,7 +50,6 @@ def make_batch(
         lq: The same degraded, or `None` for those to be degraded by the task of the same number.
         tasks: Of each image; names of the task table where `lq` is `None`.
         crop_size: Side of the training crops.
-        thumbnail_size: Side of the thumbnails.
         generator: Of everything random.
         augmentation: Of clean crops; pairs stay as they are.
     """
@@ -74,14 +67,11 @@ def make_batch(
         degraded[members] = get_task(name).degrade(clean[members], generator)
     degraded = (degraded * 255).round() / 255  # a file has 8 bits
 
-    thumbnail = F.adaptive_avg_pool2d(degraded, thumbnail_size)
     # The JPEG grid starts anywhere in a crop, as it does in a cropped photograph.
     room = clean.shape[-1] - crop_size + 1
     top, left = torch.randint(room, (2,), generator=generator, device=clean.device).tolist()
     window = (..., slice(top, top + crop_size), slice(left, left + crop_size))
-    context = clean.shape[-1]
-    region = (top / context, left / context, (top + crop_size) / context, (left + crop_size) / context)
-    return PairBatch(clean[window] * 2 - 1, degraded[window] * 2 - 1, thumbnail * 2 - 1, list(tasks), region)
+    return PairBatch(clean[window] * 2 - 1, degraded[window] * 2 - 1, list(tasks))
 
 
 def step_generator(seed: int, step: int, device: torch.device | str) -> torch.Generator:
@@ -91,7 +81,7 @@ def step_generator(seed: int, step: int, device: torch.device | str) -> torch.Ge
 
 
 def reference_pairs(
-    photos: PhotoBank, tasks: Iterable[str], count: int, size: int, verdicts: Mapping[str, Verdict] | None = None, thumbnail_size: int = 64
+    photos: PhotoBank, tasks: Iterable[str], count: int, size: int, verdicts: Mapping[str, Verdict] | None = None
 ) -> dict[str, PairBatch]:
     """Fixed pairs to measure with (D_ref of FoundIR-v2: ten a task): for each task the same ones in every run, whatever the other tasks.
 
@@ -101,7 +91,6 @@ def reference_pairs(
         count: Pairs a task; fewer if there are not so many samples. None is taken twice.
         size: Side of the crops, one of each sample, in pixels.
         verdicts: Of the cleaning manifest, by sample name.
-        thumbnail_size: Side of the thumbnails.
 
     Returns:
         By task; tasks that no sample serves are missing.
@@ -114,7 +103,7 @@ def reference_pairs(
         order = torch.randperm(len(members), generator=generator, device=photos.device).tolist()
         if which := [members[number] for number in order[:count]]:
             hq, lq = photos.crops(which, size, generator)
-            found[name] = make_batch(hq, lq, [name] * len(which), size, thumbnail_size, generator)
+            found[name] = make_batch(hq, lq, [name] * len(which), size, generator)
     return found
 
 
@@ -134,8 +123,7 @@ class PairSource:
         proportions: Share of each task, by name, see [`~foundir_hf.data.mixture.served`]; may change, see [`set_proportions`].
         batch_size: Pairs a batch.
         crop_size: Side of the crops.
-        context_size: Side of the surroundings that are degraded together with the crop, so that its thumbnail shows more than the crop.
-        thumbnail_size: Side of the thumbnail.
+        context_size: Side of the surroundings that are degraded together with the crop: streaks and blur come in from outside.
         seed: Of the whole stream.
         verdicts: Of the cleaning manifest, by sample name.
         augmentation: See [`make_batch`].
@@ -148,7 +136,6 @@ class PairSource:
         batch_size: int,
         crop_size: int,
         context_size: int,
-        thumbnail_size: int = 64,
         seed: int = 0,
         verdicts: Mapping[str, Verdict] | None = None,
         augmentation: Augmentation = NO_AUGMENTATION,
@@ -157,7 +144,7 @@ class PairSource:
             raise ValueError(f"`context_size` must be at least `crop_size` {crop_size}, got {context_size}.")
         self.photos = photos
         self.batch_size, self.crop_size, self.context_size = batch_size, crop_size, context_size
-        self.thumbnail_size, self.seed, self.augmentation = thumbnail_size, seed, augmentation
+        self.seed, self.augmentation = seed, augmentation
         pairs = Counter(sample.task for sample in photos.samples if sample.task is not None)
         shares = served(proportions, pairs, sum(sample.lq is None for sample in photos.samples))
         self.members = {name: _members(photos, name, name in pairs, verdicts or {}) for name in shares}
@@ -188,7 +175,7 @@ class PairSource:
         tasks = [names[number] for number in drawn]
         which = [self.members[task][int(draw * len(self.members[task]))] for task, draw in zip(tasks, draws, strict=True)]
         hq, lq = self.photos.crops(which, self.context_size, generator)
-        return make_batch(hq, lq, tasks, self.crop_size, self.thumbnail_size, generator, self.augmentation)
+        return make_batch(hq, lq, tasks, self.crop_size, generator, self.augmentation)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: batches follow from their numbers."""

@@ -273,7 +273,7 @@ class PairStream:
 
     Args:
         source: Where samples come from.
-        proportions, batch_size, crop_size, context_size, thumbnail_size, augmentation: As there. What pairs a streamed source
+        proportions, batch_size, crop_size, context_size, augmentation: As there. What pairs a streamed source
             ([`HubStream`]) brings is not known beforehand: they come as they come, with their own tasks, and `proportions` share out the
             clean photographs.
         seed: The same in all processes.
@@ -290,7 +290,6 @@ class PairStream:
         batch_size: int,
         crop_size: int,
         context_size: int,
-        thumbnail_size: int = 64,
         seed: int = 0,
         *,
         device: torch.device | str = "cpu",
@@ -302,7 +301,7 @@ class PairStream:
     ):
         if context_size < crop_size:
             raise ValueError(f"`context_size` must be at least `crop_size` {crop_size}, got {context_size}.")
-        self.batch_size, self.crop_size, self.thumbnail_size, self.augmentation = batch_size, crop_size, thumbnail_size, augmentation
+        self.batch_size, self.crop_size, self.augmentation = batch_size, crop_size, augmentation
         self.seed, self.device, self.verdicts = seed, torch.device(device), verdicts or {}
         self.fixed_pairs = isinstance(source, HubStream) and bool(source.columns.lq)
 
@@ -382,9 +381,7 @@ class PairStream:
         lq = [None if crop.lq is None else torch.from_numpy(crop.lq).to(self.device) for crop in crops]
         clean = [crop.name for crop in crops if crop.lq is None]
         tasks = iter(self.tasks.draw(clean, generator) if self.tasks is not None and clean else [])
-        return make_batch(
-            hq, lq, [crop.task or next(tasks) for crop in crops], self.crop_size, self.thumbnail_size, generator, self.augmentation
-        )
+        return make_batch(hq, lq, [crop.task or next(tasks) for crop in crops], self.crop_size, generator, self.augmentation)
 
     def _next(self, stream: str | None) -> Crop:
         """The next crop of a stream; photographs that no task with a share can use wait for their next epoch."""

@@ -1,4 +1,4 @@
-"""Measuring a pipeline on a suite: input, restoration, reconstruction ceiling, baselines and other methods' outputs, in one run."""
+"""Measuring a pipeline on a suite: input, restoration, baselines and other methods' outputs, in one run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from tqdm.auto import tqdm
 
 from ..pipelines.pipeline_foundir import FoundIRPipeline
 from .baselines import BASELINES, enlarge, run_baseline
-from .ceiling import ceiling
 from .metrics import DEFAULT_METRICS, REMOVED, Meter
 from .outputs import Outputs
 from .suites import Case, Suite
 
-INPUT, RESTORED, CEILING = "input", "restored", "ceiling"  # beside these a method is a baseline or somebody's outputs
+INPUT, RESTORED = "input", "restored"  # beside these a method is a baseline or somebody's outputs
 LANCZOS = "lanczos"  # a baseline too, for what arrives small
 
 
@@ -33,8 +32,8 @@ class Score:
         family: What tables group it under: the damage's family, the set's name, or what the suite says.
         task: Sub-task; of a set with inputs of its own, the set's name.
         image: File of the ground truth, within its set.
-        methods: Method -> metric -> value: `"input"`, `"restored"`, `"ceiling"`, baselines by name, other methods by name. PSNR is
-            infinite where an image equals its truth; `None` is what could not be measured.
+        methods: Method -> metric -> value: `"input"`, `"restored"`, baselines by name, other methods by name. PSNR is infinite where an
+            image equals its truth; `None` is what could not be measured.
         baselines: Which of the methods are baselines.
     """
 
@@ -73,7 +72,7 @@ def check(suite: Suite, outputs: Sequence[Outputs] = ()) -> None:
     suite.check()
     names = [other.name for other in outputs]
     for index, name in enumerate(names):
-        if name in (INPUT, RESTORED, CEILING, LANCZOS, *BASELINES) or name in names[:index]:
+        if name in (INPUT, RESTORED, LANCZOS, *BASELINES) or name in names[:index]:
             raise ValueError(f"`outputs` must not be called {name!r}: that is a method of this run.")
 
 
@@ -84,7 +83,6 @@ def measure(
     seed: int = 0,
     metrics: Sequence[str] = DEFAULT_METRICS,
     outputs: Sequence[Outputs] = (),
-    with_ceiling: bool = True,
     with_baselines: bool = True,
     **options: Any,
 ) -> Iterator[Measurement]:
@@ -96,7 +94,7 @@ def measure(
         seed: Of the damage and of the restoration.
         metrics: See [`Meter`].
         outputs: Of other methods.
-        with_ceiling, with_baselines: What else to run.
+        with_baselines: Whether to run the classical methods too.
         options: Of [`FoundIRPipeline.__call__`].
 
     Raises:
@@ -113,7 +111,7 @@ def measure(
         runs = _baselines(case) if with_baselines else {}
         baselines = tuple(runs)
         if pipeline is not None:
-            runs = _pipeline_runs(pipeline, case, seed, options, with_ceiling) | runs
+            runs = {RESTORED: partial(_restore, pipeline, case, seed, options)} | runs
         for name, run in runs.items():
             start = time.perf_counter()
             images[name] = np.asarray(run())
@@ -130,19 +128,8 @@ def measure(
         yield Measurement(case, images, Score(case.set, case.family, case.task, case.image, methods, baselines), seconds)
 
 
-def _pipeline_runs(
-    pipeline: FoundIRPipeline, case: Case, seed: int, options: dict[str, Any], with_ceiling: bool
-) -> dict[str, Callable[[], Any]]:
-    """Method -> how to run it; every run starts from the seed."""
-
-    def seeded() -> dict[str, Any]:
-        return {**options, "generator": torch.Generator().manual_seed(seed)}
-
-    image, truth = _as_input(case), case.truth
-    runs: dict[str, Callable[[], Any]] = {RESTORED: lambda: pipeline(image, **seeded()).images[0]}
-    if with_ceiling and truth is not None:
-        runs[CEILING] = lambda: ceiling(pipeline, image, truth, **seeded())
-    return runs
+def _restore(pipeline: FoundIRPipeline, case: Case, seed: int, options: dict[str, Any]) -> Image.Image:
+    return pipeline(_as_input(case), generator=torch.Generator().manual_seed(seed), **options).images[0]
 
 
 def _baselines(case: Case) -> dict[str, Callable[[], Any]]:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..pictures import contact_sheet, write_picture
-from .benchmark import CEILING, INPUT, RESTORED, Measurement
+from .benchmark import INPUT, RESTORED, Measurement
 
 _CELL = 320  # pixels a side: pictures are cropped and not shrunk, because shrinking hides noise and blocks
 _BLUE, _RED, _GREY, _INK = "#2f6db3", "#c0392b", "#9a9a9a", "#202020"
@@ -80,7 +80,7 @@ def _cells(measurement: Measurement) -> list[tuple[str, bytes]]:
         return -math.inf if value is None else value
 
     best = max(score.baselines, key=quality, default=None)
-    others = [name for name in measurement.images if name not in (INPUT, RESTORED, CEILING, *score.baselines)]
+    others = [name for name in measurement.images if name not in (INPUT, RESTORED, *score.baselines)]
     names = [name for name in (INPUT, RESTORED, best, *others) if name in measurement.images]
     pictures = [("truth", case.truth)] if case.truth is not None else []
     pictures += [(name + ("" if case.truth is None else f" {quality(name):.2f} dB"), measurement.images[name]) for name in names]

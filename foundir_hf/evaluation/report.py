@@ -84,9 +84,9 @@ def to_markdown(report: dict[str, Any], figures: Sequence[str] = ()) -> str:
     if gains:
         lines += [f"Mean gain over the families {sum(gains) / len(gains):+.2f} dB; {sum(g > 0 for g in gains)} of {len(gains)} gain.", ""]
     lines += [
-        "PSNR in decibels against the truth, mean over images. `95 % of gain`: bootstrap over photographs. `ceiling`: the decoder given "
-        "the truth's own latents. `best baseline`: of the classical methods run, blind as the model is. `-`: nothing to compare (no truth, "
-        "or the input equals it). `inf`: equal to the truth.",
+        "PSNR in decibels against the truth, mean over images. `95 % of gain`: bootstrap over photographs. `best baseline`: of the "
+        "classical methods run, blind as the model is. `-`: nothing to compare (no truth, or the input equals it). `inf`: equal to the "
+        "truth.",
         "",
         "## By family",
         "",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .benchmark import CEILING, INPUT, RESTORED, Score
+from .benchmark import INPUT, RESTORED, Score
 
 RESAMPLES = 2000
 
@@ -67,9 +67,9 @@ def summarise(scores: Sequence[Score], key: str = "family", seed: int = 0) -> li
 
     Returns:
         Rows with `images`; `psnr_input`, `psnr_output`, `gain` and its `interval`, over the images where both are finite (an input that
-        equals its truth has nothing to gain: then `psnr_output` is over all); `psnr_ceiling`; `best_baseline` (name, PSNR, gain,
-        interval) among those run on every image; `baselines`, all their names; `identical`, the number of images by method that equal
-        their truth; and `methods`, every metric's mean by method over its finite values, and gains.
+        equals its truth has nothing to gain: then `psnr_output` is over all); `best_baseline` (name, PSNR, gain, interval) among
+        those run on every image; `baselines`, all their names; `identical`, the number of images by method that equal their truth; and
+        `methods`, every metric's mean by method over its finite values, and gains.
     """
     sets = {score.task: {s.set for s in scores if s.task == score.task} for score in scores}
 
@@ -98,7 +98,6 @@ def summarise(scores: Sequence[Score], key: str = "family", seed: int = 0) -> li
                 "psnr_input": psnr_input,
                 "psnr_output": _mean(s.methods.get(RESTORED, {}).get("psnr") for s in (both or members)),
                 **_gain(members, RESTORED, seed),
-                "psnr_ceiling": methods.get(CEILING, {}).get("psnr"),
                 "best_baseline": None if best is None else {"name": best, **{k: methods[best][k] for k in ("psnr", "gain", "interval")}},
                 "baselines": list(dict.fromkeys(name for score in members for name in score.baselines)),
                 "identical": {name: count for name, count in identical.items() if count},

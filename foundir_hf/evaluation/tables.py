@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .benchmark import CEILING, RESTORED
+from .benchmark import RESTORED
 
 
 def card_tables(report: dict[str, Any]) -> tuple[str, str]:
@@ -37,7 +37,6 @@ def to_table(rows: Sequence[dict[str, Any]], others: Sequence[str] = ()) -> str:
                 line.append(cell)
 
     column("95 % of gain", [_interval(r.get("interval")) for r in rows])
-    column("ceiling dB", [_psnr(r, CEILING, r.get("psnr_ceiling")) for r in rows])
     best = [r.get("best_baseline") for r in rows]
     column("best baseline dB", [f"{b['psnr']:.2f} {b['name']}" if b else "-" for b in best])
     for other in others:

@@ -333,6 +333,8 @@ class FoundIRUNet2DConditionModel(UNet2DConditionModel):
         moe_routing (`"soft"`, `"hard"` or `"none"`, defaults to `"soft"`): See [`MoEScheduler`].
         norm_type (`"group"` or `"layer"`, defaults to `"group"`): `"layer"` normalises every position over its channels instead of
             groups of channels over the whole map, so that a tile of an image sees the same numbers as the image itself.
+        latent_residual (`bool`, defaults to `False`): Diffuse not the latents of the restored image, as the paper does, but what is missing
+            between the latents of the LQ encoder's estimate and these.
         kwargs: Everything that `UNet2DConditionModel` takes.
     """
 
@@ -348,6 +350,7 @@ class FoundIRUNet2DConditionModel(UNet2DConditionModel):
             "moe_attend_over",
             "moe_routing",
             "norm_type",
+            "latent_residual",
         }
     )
 
@@ -363,6 +366,7 @@ class FoundIRUNet2DConditionModel(UNet2DConditionModel):
         moe_attend_over: Literal["space", "batch"] = "space",
         moe_routing: Literal["soft", "hard", "none"] = "soft",
         norm_type: Literal["group", "layer"] = "group",
+        latent_residual: bool = False,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
@@ -378,6 +382,7 @@ class FoundIRUNet2DConditionModel(UNet2DConditionModel):
             moe_attend_over=moe_attend_over,
             moe_routing=moe_routing,
             norm_type=norm_type,
+            latent_residual=latent_residual,
         )
         self.conv_in = ConditionedStem(
             self.conv_in,

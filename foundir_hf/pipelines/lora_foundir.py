@@ -1,7 +1,7 @@
 """LoRA through the pipeline, by the names that diffusers has: `load_lora_weights`, `set_adapters`, `fuse_lora`, `save_lora_weights`, ...
 
-diffusers' own mixins load into a UNet and text encoders; at fidelity 1 the LQ encoder and the decoder do much of the work, so ours serves
-these. Files are read as data: safetensors and JSON, never pickles, and of a configuration only the entries that say what LoRA computes.
+diffusers' own mixins load into a UNet and text encoders; here the LQ encoder and the tone curves do much of the work, so ours serves these
+too. Files are read as data: safetensors and JSON, never pickles, and of a configuration only the entries that say what LoRA computes.
 
 Hub code: this file is copied verbatim next to the weights, so it imports what comes with diffusers only.
 """
@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 ADAPTER_INDEX = "foundir_adapter.json"  # method, base and components of an adapter's folder
 CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"  # peft's, one of each for a component
-COMPONENTS = ("lq_encoder", "unet", "vae")
+COMPONENTS = ("lq_encoder", "unet", "tone")  # an autoencoder stays what it is: the diffusion learns in its latents
 PEFT_PREFIX = "base_model.model."  # of every key that peft saves
 
 # Of LoRA's options those that say what is computed. Others start from, or import, things that a file has no business to name.
@@ -37,7 +37,7 @@ Part = tuple[dict[str, Any] | None, dict[str, torch.Tensor]]  # configuration, w
 
 
 class FoundIRLoraLoaderMixin(LoraBaseMixin):
-    """Gives a pipeline LoRA on its LQ encoder, UNet and autoencoder. What is not here is diffusers' own (`get_active_adapters`, ...).
+    """Gives a pipeline LoRA on its LQ encoder, UNet and tone curves. What is not here is diffusers' own (`get_active_adapters`, ...).
 
     AdaptIR adapters, once loaded by `foundir_hf.adapters`, are weighted, switched off and removed by the same methods.
     """
@@ -75,8 +75,7 @@ class FoundIRLoraLoaderMixin(LoraBaseMixin):
         name = adapter_name or next(f"default_{i}" for i in count() if f"default_{i}" not in taken)
         if name in taken:
             raise ValueError(f"`adapter_name` {name!r} is taken; delete_adapters({name!r}) removes it.")
-        for component, (_, weights) in parts.items():
-            check_finite(weights, component)
+        check_parts(self, parts)
         for component, (config, weights) in parts.items():
             config = None if config is None else {key: value for key, value in config.items() if key in _LORA_OPTIONS}
             try:
@@ -143,18 +142,11 @@ class FoundIRLoraLoaderMixin(LoraBaseMixin):
         **kwargs,
     ) -> None:
         """Adds the active LoRAs to the weights, in all components that have any unless `components` says which: no extra time then."""
-        loaded = [name for name in COMPONENTS if getattr(getattr(self, name), "peft_config", {})]
+        loaded = [name for name, model in adaptable(self).items() if getattr(model, "peft_config", {})]
         others = {config.peft_type for name in loaded for config in getattr(self, name).peft_config.values()} - {"LORA"}
         if others:
             raise ValueError(f"Only LoRA can be added to the weights; there is {', '.join(map(str, others))}.")
         super().fuse_lora(components or loaded, lora_scale, safe_fusing, adapter_names, **kwargs)
-
-    def unload_lora_weights(self) -> None:
-        """Takes all adapters away. What was fused stays, and with it what it does to the threshold of the tone curves."""
-        curves = self.lq_encoder.tone_curves
-        if curves is not None and any(getattr(module, "merged", False) for module in curves.modules()):
-            self.lq_encoder.register_to_config(tone_threshold=self.lq_encoder.config.tone_threshold * (1 - curves.adapted))
-        super().unload_lora_weights()
 
     def unfuse_lora(self, components: list[str] | None = None, **kwargs) -> None:
         """Takes a [`fuse_lora`] back."""
@@ -166,27 +158,33 @@ class FoundIRLoraLoaderMixin(LoraBaseMixin):
         save_directory: str | Path,
         unet_lora_layers: dict[str, torch.Tensor] | None = None,
         lq_encoder_lora_layers: dict[str, torch.Tensor] | None = None,
-        vae_lora_layers: dict[str, torch.Tensor] | None = None,
+        tone_lora_layers: dict[str, torch.Tensor] | None = None,
         unet_lora_adapter_metadata: dict[str, Any] | None = None,
         lq_encoder_lora_adapter_metadata: dict[str, Any] | None = None,
-        vae_lora_adapter_metadata: dict[str, Any] | None = None,
+        tone_lora_adapter_metadata: dict[str, Any] | None = None,
         weight_name: str | None = None,
     ) -> None:
         """Writes one file as diffusers' training scripts do, `pytorch_lora_weights.safetensors`.
 
         Args:
             save_directory: Folder, made if need be.
-            unet_lora_layers, lq_encoder_lora_layers, vae_lora_layers: What peft's `get_peft_model_state_dict` returns of each component.
+            unet_lora_layers, lq_encoder_lora_layers, tone_lora_layers: What peft's `get_peft_model_state_dict` returns of each component.
             unet_lora_adapter_metadata, ...: `to_dict()` of each LoRA's configuration; without it, `lora_alpha` is read as the rank.
             weight_name: Of the file.
         """
-        layers = {"unet": unet_lora_layers, "lq_encoder": lq_encoder_lora_layers, "vae": vae_lora_layers}
-        metadata = {"unet": unet_lora_adapter_metadata, "lq_encoder": lq_encoder_lora_adapter_metadata, "vae": vae_lora_adapter_metadata}
+        layers = {"unet": unet_lora_layers, "lq_encoder": lq_encoder_lora_layers, "tone": tone_lora_layers}
+        metadata = {"unet": unet_lora_adapter_metadata, "lq_encoder": lq_encoder_lora_adapter_metadata, "tone": tone_lora_adapter_metadata}
         given: dict[str, Any] = {name: state for name, state in layers.items() if state}
         if not given:
             raise ValueError("`save_lora_weights` needs the layers of at least one component, got none.")
         kept = {name: {k: v for k, v in (metadata[name] or {}).items() if k in _LORA_OPTIONS} for name in given}
         cls._save_lora_weights(save_directory, given, kept, weight_name=weight_name)  # pyright: ignore[reportArgumentType]
+
+
+def adaptable(owner: Any) -> dict[str, Any]:
+    """The components of a pipeline, or whatever else has them, that an adapter can be put on."""
+    parts = {name: getattr(owner, name, None) for name in COMPONENTS}
+    return {name: model for name, model in parts.items() if model is not None}
 
 
 def find_adapter(source: str | Path, revision: str | None = None) -> Path:
@@ -251,9 +249,9 @@ def unpack(weights: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> 
 def base_weights(pipeline: Any) -> dict[str, str]:
     """SHA-256 of the weight files that a pipeline's components were loaded from, by their path in the checkpoint; empty for fresh ones."""
     hashes = {}
-    for name in COMPONENTS:
+    for name, model in adaptable(pipeline).items():
         # A component was loaded from its own folder, or from the checkpoint's.
-        origin = Path(getattr(pipeline, name).config.get("_name_or_path") or "")
+        origin = Path(model.config.get("_name_or_path") or "")
         folder = origin if origin.name == name and origin.is_dir() else origin / name
         for path in sorted(folder.glob("*.safetensors")):
             with path.open("rb") as file:
@@ -273,6 +271,14 @@ def check_same_base(pipeline: Any, index: Mapping[str, Any]) -> None:
         f"The adapter was trained on {index['base'].get('checkpoint')!r}, and this is {origin!r}: {len(different)} weight files differ, "
         f"{name} first ({str(trained.get(name))[:12]} there, {str(here.get(name))[:12]} here). `check_base=False` loads it all the same."
     )
+
+
+def check_parts(pipeline: Any, parts: Mapping[str, Part]) -> None:
+    """Raises `ValueError` if an adapter has a part for a component that the pipeline lacks, or weights that are not finite."""
+    for component, (_, weights) in parts.items():
+        if component not in adaptable(pipeline):
+            raise ValueError(f"The adapter has a part for `{component}`, which this pipeline lacks.")
+        check_finite(weights, component)
 
 
 def check_finite(weights: Mapping[str, torch.Tensor], component: str) -> None:

@@ -46,21 +46,23 @@ class FoundIRPipelineOutput(BaseOutput):
 class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
     """Blind image restoration by latent diffusion under the degraded image (FoundIR-v2, CVPR 2026).
 
+    Three scopes in one direction: the LQ encoder restores pixels and hands on features and a first estimate, the denoiser restores regions
+    in the latents of that estimate, the tone curves restore the whole.
+
     Args:
-        vae ([`FoundIRAutoencoderKL`]): Autoencoder with the fidelity decoder.
-        lq_encoder ([`FoundIRLQEncoder`]): Encoder of the degraded image.
+        vae ([`FoundIRCosineAutoencoder`] or [`AutoencoderKL`]): Between images and the latents that are diffused.
+        lq_encoder ([`FoundIRPyramidEncoder`] or [`FoundIRLQEncoder`]): Encoder of the degraded image.
         unet ([`FoundIRUNet2DConditionModel`]): Denoiser with the MoE-driven scheduler in its stem.
         scheduler ([`SchedulerMixin`]): Of the diffusion.
+        tone ([`FoundIRToneCurves`], *optional*): Exposure, haze and colour of the whole photograph.
         text_encoder, text_encoder_2, tokenizer, tokenizer_2 (*optional*): SDXL's, for prompts. A checkpoint without them takes no prompt;
             if its denoiser asks for text all the same, it gets an empty one, as in training without captions.
         force_zeros_for_empty_prompt (`bool`, *optional*, defaults to `True`): As in SDXL's pipeline.
     """
 
-    model_cpu_offload_seq = "text_encoder->text_encoder_2->lq_encoder->unet->vae"
-    _optional_components: ClassVar[list[str]] = ["text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"]
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->lq_encoder->unet->vae->tone"
+    _optional_components: ClassVar[list[str]] = ["tone", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"]
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
-    # Components whose source is ours and travels with the weights.
-    _code_components = ("vae", "lq_encoder", "unet")
 
     # The components are annotated with base classes: a remote-code load makes new classes of ours, which must compare as equal.
     def __init__(
@@ -69,6 +71,7 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
         lq_encoder: ModelMixin,
         unet: ModelMixin,
         scheduler: SchedulerMixin,
+        tone: ModelMixin | None = None,
         text_encoder: CLIPTextModel | None = None,
         text_encoder_2: CLIPTextModelWithProjection | None = None,
         tokenizer: CLIPTokenizer | None = None,
@@ -81,6 +84,7 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
             lq_encoder=lq_encoder,
             unet=unet,
             scheduler=scheduler,
+            tone=tone,
             text_encoder=text_encoder,
             text_encoder_2=text_encoder_2,
             tokenizer=tokenizer,
@@ -94,7 +98,7 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
     @property
     def latent_scale_factor(self) -> int:
         """Image pixels per latent, along one side."""
-        return self.vae.scale_factor
+        return self.lq_encoder.scale_factor
 
     @property
     def size_multiple(self) -> int:
@@ -111,8 +115,9 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
         num_inference_steps: int = 1,
         guidance_scale: float = 1.0,
         start_from: Literal["noise", "lq"] = "noise",
-        fidelity: float = 1.0,
+        fidelity: float | None = None,
         strength: float = 1.0,
+        tone: Literal["auto", "off", "always"] = "auto",
         tile_size: int | None = 1024,
         tile_overlap: int = 128,
         color_fix: Literal["adain", "wavelet"] | None = None,
@@ -133,15 +138,17 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
                 with a leading batch axis or without. Images of a list may differ in size; each gives what it gives alone.
             prompt, negative_prompt (`str`, *optional*, defaults to `""`): What the picture shows. Needs a checkpoint with text encoders.
             upscale (`float`, *optional*, defaults to 1.0): Factor in [1, 8]; the result is exactly `round(side * upscale)`.
-            num_inference_steps (`int`, *optional*, defaults to 1): Denoising steps.
+            num_inference_steps (`int`, *optional*, defaults to 1): Denoising steps; 0 is the LQ encoder's estimate, which is the fastest.
             guidance_scale (`float`, *optional*, defaults to 1.0): Classifier-free guidance; up to 1 a step takes one forward pass, above
                 it two, and prompts or prompt embeddings are needed.
             start_from (`"noise"` or `"lq"`, *optional*, defaults to `"noise"`): Start from pure noise, or from the degraded image's latents
                 noised to the first timestep. Where the schedule ends in pure noise (zero terminal SNR, as `tiny`'s), the two are the same.
-            fidelity (`float`, *optional*, defaults to 1.0): How far the decoder may look at the photograph, in [0, 1]: 0 decodes latents
-                alone, 1 takes all skips.
+            fidelity (`float`, *optional*): How much of what the autoencoder loses of the estimate is given back, in [0, 1]; 0 is the plain
+                decoder. By default 1 where the latents are a residual to the estimate (`tiny`), else 0 (the paper's model).
             strength (`float`, *optional*, defaults to 1.0): How much of the restoration to apply, in [0, 1]: the result is
                 `input + strength * (restored - input)`. 0 returns the input bit for bit (enlarged if `upscale` asks for it).
+            tone (`"auto"`, `"off"` or `"always"`, *optional*, defaults to `"auto"`): Whether exposure, haze and colour of the whole are
+                mended: as far as the network is sure, not at all, or however unsure it is.
             tile_size (`int` or `None`, *optional*, defaults to 1024): Longest side of the tiles that larger images are worked on in, in
                 pixels of the result; `None` never tiles. Peak memory follows it and not the image.
             tile_overlap (`int`, *optional*, defaults to 128): Pixels that neighbouring tiles share and blend over.
@@ -169,8 +176,20 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
         """
         # 1. Check.
         images, is_batch = _as_tensors(image)
+        if fidelity is None:
+            fidelity = float(self.unet.config.latent_residual)
         self.check_inputs(
-            upscale, num_inference_steps, guidance_scale, start_from, fidelity, strength, tile_size, tile_overlap, color_fix, output_type
+            upscale,
+            num_inference_steps,
+            guidance_scale,
+            start_from,
+            fidelity,
+            strength,
+            tone,
+            tile_size,
+            tile_overlap,
+            color_fix,
+            output_type,
         )
         if isinstance(generator, list) and len(generator) != len(images):
             raise ValueError(f"`generator` must hold one generator per image: got {len(generator)} for {len(images)} images.")
@@ -198,6 +217,7 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
                     guidance_scale=guidance_scale,
                     start_from=start_from,
                     fidelity=fidelity,
+                    tone=tone,
                     tile_size=tile_size,
                     tile_overlap=tile_overlap,
                     generator=generator[index] if isinstance(generator, list) else generator,
@@ -205,8 +225,8 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
                 )
                 if color_fix is not None:
                     result = COLOR_FIXES[color_fix](result, enlarged).clamp_(0, 1)
-                enlarged = result if strength == 1 else enlarged.lerp_(result, strength)
-            restored.append(enlarged)
+                enlarged = result if strength == 1 else torch.lerp(enlarged, result, strength)
+            restored.append(enlarged if strength > 0 else enlarged.clone())  # never the caller's own
         self.maybe_free_model_hooks()
 
         # 4. Hand out.
@@ -214,7 +234,18 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
         return FoundIRPipelineOutput(images=output) if return_dict else (output,)  # pyright: ignore[reportReturnType]
 
     def check_inputs(
-        self, upscale, num_inference_steps, guidance_scale, start_from, fidelity, strength, tile_size, tile_overlap, color_fix, output_type
+        self,
+        upscale,
+        num_inference_steps,
+        guidance_scale,
+        start_from,
+        fidelity,
+        strength,
+        tone,
+        tile_size,
+        tile_overlap,
+        color_fix,
+        output_type,
     ) -> None:
         """Raises `ValueError` naming the argument, what arrived and what is accepted."""
         for name, value, low, high in (
@@ -225,9 +256,10 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
         ):
             if not isinstance(value, int | float) or not low <= value <= high:  # NaN fails the comparison
                 raise ValueError(f"`{name}` must be a number in [{low}, {high}], got {value!r}.")
-        if not isinstance(num_inference_steps, int) or not 1 <= num_inference_steps <= self.scheduler.config.num_train_timesteps:
-            limit = self.scheduler.config.num_train_timesteps
-            raise ValueError(f"`num_inference_steps` must be a whole number in [1, {limit}], got {num_inference_steps!r}.")
+        # An estimate that is the degraded image would be returned as it came.
+        least, most = 1 - self.unet.config.latent_residual, self.scheduler.config.num_train_timesteps
+        if not isinstance(num_inference_steps, int) or not least <= num_inference_steps <= most:
+            raise ValueError(f"`num_inference_steps` must be a whole number in [{least}, {most}], got {num_inference_steps!r}.")
         multiple = self.size_multiple
         if tile_size is not None and (not isinstance(tile_size, int) or tile_size < multiple or tile_size % multiple):
             raise ValueError(f"`tile_size` must be None or a positive multiple of {multiple}, got {tile_size!r}.")
@@ -236,6 +268,7 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
             raise ValueError(f"`tile_overlap` must be a multiple of {multiple} in [0, tile_size), got {tile_overlap!r}.")
         for name, value, accepted in (
             ("start_from", start_from, ("noise", "lq")),
+            ("tone", tone, ("auto", "off") if self.tone is None else ("auto", "off", "always")),
             ("color_fix", color_fix, (None, *COLOR_FIXES)),
             ("output_type", output_type, ("pil", "np", "pt")),
         ):
@@ -278,66 +311,99 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
         guidance_scale: float,
         start_from: str,
         fidelity: float,
+        tone: str,
         tile_size: int | None,
         tile_overlap: int,
         generator: torch.Generator | None,
         callback_on_step_end: Callable | None,
     ) -> torch.Tensor:
-        """The whole way of one image, `(1, 3, height, width)` in [0, 1] on the CPU, and back; every stage works tile by tile."""
-        device = self._execution_device
+        """The whole way of one image, `(1, 3, height, width)` in [0, 1] on the CPU, and back; every stage but the last works in tiles."""
         scale = self.latent_scale_factor
         height, width = pixels.shape[2:]
-        lq = _pad_to_multiple(pixels * 2 - 1, self.size_multiple)
+        lq = _pad_to_multiple(pixels.mul(2).sub_(1), self.size_multiple)
         grid = TileGrid(
             lq.shape[2] // scale, lq.shape[3] // scale, None if tile_size is None else tile_size // scale, tile_overlap // scale
         )
-        thumbnail = self.lq_encoder.thumbnail(lq)  # what a tile cannot know: computed once, on the whole image
-        if thumbnail is not None:
-            thumbnail = thumbnail.to(device, self.lq_encoder.dtype)
+        passes = 1 if num_inference_steps == 0 else num_inference_steps + 2
+        with self.progress_bar(total=len(grid) * passes) as bar:
+            estimate, lq_hidden_states = self.encode_lq(lq, grid, bar)
+            del lq
+            curves = None
+            if self.tone is not None and tone != "off":
+                curves = self.tone(_to_module(self.tone.thumbnail(estimate[..., :height, :width]), self.tone, self._execution_device), tone)
+            image = estimate
+            if num_inference_steps:
+                latents = self.denoise(
+                    estimate,
+                    lq_hidden_states,
+                    conditioning,
+                    num_inference_steps=num_inference_steps,
+                    guidance_scale=guidance_scale,
+                    start_from=start_from,
+                    grid=grid,
+                    image_shape=pixels.shape,
+                    generator=generator,
+                    callback_on_step_end=callback_on_step_end,
+                    bar=bar,
+                )
+                del lq_hidden_states
+                image = self.decode_latents(latents, estimate, grid, fidelity, bar)
+        image = image[..., :height, :width]
+        if curves is not None and curves.any():  # a shut gate changes nothing
+            image = self.tone.apply_curves(image, curves.to(image.device))
+        return image.add_(1).div_(2).clamp_(0, 1)
 
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
-        timesteps = self.scheduler.timesteps
-        with self.progress_bar(total=len(grid) * (len(timesteps) + 2)) as bar:
-            lq_hidden_states, encoded = self.encode_lq(lq, thumbnail, grid, bar)
-            latents = self.prepare_latents(lq, grid, timesteps[:1], start_from, generator)
-            for index, timestep in enumerate(timesteps):
-                prediction = self.predict_noise(latents, timestep, lq_hidden_states, conditioning, guidance_scale, grid, pixels.shape, bar)
-                latents = self.scheduler.step(prediction, timestep, latents, return_dict=False)[0]
-                if callback_on_step_end is not None:
-                    changed = callback_on_step_end(self, index, timestep, {"latents": latents})
-                    latents = (changed or {}).get("latents", latents)
-            del lq_hidden_states
-            restored = self.decode_latents(latents, lq, thumbnail, encoded, grid, fidelity, bar)
-        return restored[..., :height, :width].add_(1).div_(2).clamp_(0, 1)
-
-    def encode_lq(self, lq: torch.Tensor, thumbnail: torch.Tensor | None, grid: TileGrid, bar) -> tuple[list[torch.Tensor], Any]:
-        """The LQ encoder on every tile: features for the denoiser, and the whole output, for the decoder, if there is a single tile.
-
-        With more tiles the decoder's features are made again when it comes to them: kept for a whole photograph, they would outgrow it.
-        """
-        hidden_states, encoded = [], None
+    def encode_lq(self, lq: torch.Tensor, grid: TileGrid, bar) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The LQ encoder on every tile: its estimate of the whole image in [-1, 1], on the CPU, and each tile's features."""
+        estimate, lq_hidden_states = torch.zeros_like(lq), []
         for tile in grid.tiles(self.latent_scale_factor):
-            pixels = _to_module(tile.of(lq), self.lq_encoder, self._execution_device)
-            encoded = self.lq_encoder(pixels, thumbnail, tile.region_of(lq))
-            hidden_states.append(encoded.lq_hidden_states)
+            encoded = self.lq_encoder(_to_module(tile.of(lq), self.lq_encoder, self._execution_device))
+            tile.of(estimate).add_(encoded.estimate.float().cpu() * tile.weight)
+            lq_hidden_states.append(encoded.lq_hidden_states)
             bar.update()
-        return hidden_states, encoded if len(grid) == 1 else None
+        return estimate, lq_hidden_states
+
+    def denoise(
+        self,
+        estimate: torch.Tensor,
+        lq_hidden_states: list[torch.Tensor],
+        conditioning: dict[str, torch.Tensor],
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        start_from: str,
+        grid: TileGrid,
+        image_shape: torch.Size,
+        generator: torch.Generator | None,
+        callback_on_step_end: Callable | None,
+        bar,
+    ) -> torch.Tensor:
+        """The diffusion: clean latents of the whole image, `(1, channels, height / scale, width / scale)`."""
+        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
+        timesteps = self.scheduler.timesteps
+        latents = self.prepare_latents(estimate, grid, timesteps[:1], start_from, generator)
+        for index, timestep in enumerate(timesteps):
+            prediction = self.predict_noise(latents, timestep, lq_hidden_states, conditioning, guidance_scale, grid, image_shape, bar)
+            latents = self.scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+            if callback_on_step_end is not None:
+                changed = callback_on_step_end(self, index, timestep, {"latents": latents})
+                latents = (changed or {}).get("latents", latents)
+        return latents
 
     def prepare_latents(
-        self, lq: torch.Tensor, grid: TileGrid, first_timestep: torch.Tensor, start_from: str, generator: torch.Generator | None
+        self, estimate: torch.Tensor, grid: TileGrid, first_timestep: torch.Tensor, start_from: str, generator: torch.Generator | None
     ) -> torch.Tensor:
         """Latents of the whole image at the first timestep, `(1, channels, height / scale, width / scale)`."""
         device = self._execution_device
-        shape = (1, self.vae.config.latent_channels, grid.height, grid.width)
+        shape = (1, self.unet.config.in_channels, grid.height, grid.width)
         noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         if start_from == "noise":
             return noise * self.scheduler.init_noise_sigma
         latents = torch.zeros_like(noise)
-        weights = grid.tiles(device=device)
-        for tile, blend in zip(grid.tiles(self.latent_scale_factor), weights, strict=True):
-            posterior = self.vae.encode(_to_module(tile.of(lq), self.vae, device)).latent_dist
-            blend.of(latents).add_(posterior.mode().float() * blend.weight)
-        return self.scheduler.add_noise(latents * self.vae.config.scaling_factor, noise, first_timestep)
+        if not self.unet.config.latent_residual:  # the estimate's own residual is none
+            for tile, blend in zip(grid.tiles(self.latent_scale_factor), grid.tiles(device=device), strict=True):
+                blend.of(latents).add_(encode_latents(self.vae, _to_module(tile.of(estimate), self.vae, device)) * blend.weight)
+        return self.scheduler.add_noise(latents, noise, first_timestep)
 
     def predict_noise(
         self,
@@ -386,39 +452,20 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
         )
         return ids.to(text_embeds.device).repeat(len(text_embeds), 1)
 
-    def decode_latents(
-        self,
-        latents: torch.Tensor,
-        lq: torch.Tensor,
-        thumbnail: torch.Tensor | None,
-        encoded: Any,
-        grid: TileGrid,
-        fidelity: float,
-        bar,
-    ) -> torch.Tensor:
+    def decode_latents(self, latents: torch.Tensor, estimate: torch.Tensor, grid: TileGrid, fidelity: float, bar) -> torch.Tensor:
         """Latents -> image in [-1, 1] on the CPU, tile by tile, blended."""
         device = self._execution_device
-        image = torch.zeros_like(lq)
-        latents = latents / self.vae.config.scaling_factor
+        image = torch.zeros_like(estimate)
         for tile, blend in zip(grid.tiles(device=device), grid.tiles(self.latent_scale_factor), strict=True):
-            pixels = blend.of(lq)
-            skips = {}
-            if fidelity:
-                seen = encoded or self.lq_encoder(_to_module(pixels, self.lq_encoder, device), thumbnail, blend.region_of(lq))
-                skips = {
-                    "lq_features": tuple(_to_module(features, self.vae, device) for features in seen.lq_features),
-                    "lq_pixel_values": _to_module(seen.lq_pixel_values, self.vae, device),
-                }
-                if seen.whole_image_embeds is not None:
-                    skips["whole_image_embeds"] = _to_module(seen.whole_image_embeds, self.vae, device)
-            decoded = self.vae.decode(_to_module(tile.of(latents), self.vae, device), fidelity=fidelity, **skips).sample
+            pixels, part = (_to_module(tensor, self.vae, device) for tensor in (blend.of(estimate), tile.of(latents)))
+            decoded = decode_latents(self.vae, part, pixels, residual=self.unet.config.latent_residual, fidelity=fidelity)
             blend.of(image).add_(decoded.float().cpu() * blend.weight)
             bar.update()
         return image
 
     def save_pretrained(self, save_directory: str | Path, *args, **kwargs) -> None:
         """As `DiffusionPipeline.save_pretrained`; refuses a pipeline with adapters, whose weights have other names."""
-        if adapted := [name for name in self._code_components if getattr(getattr(self, name), "peft_config", {})]:
+        if adapted := [name for name, module in self.components.items() if getattr(module, "peft_config", {})]:
             raise ValueError(
                 f"{', '.join(adapted)}: adapters are saved by themselves. Call `fuse_lora()` and then `unload_lora_weights()` to save a "
                 "pipeline that has them in its weights, or `unload_lora_weights()` alone to save it without."
@@ -441,8 +488,9 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
         for helper in (TileGrid, COLOR_FIXES["adain"], FoundIRLoraLoaderMixin):
             source = Path(inspect.getsourcefile(helper))
             sources[folder / source.name] = source
-        for name in self._code_components:
-            component = getattr(self, name)
+        for name, component in self.components.items():
+            if not type(component).__module__.endswith("_foundir"):  # a library's
+                continue
             source = Path(inspect.getsourcefile(sys.modules[type(component).__module__]))
             index[name] = [source.stem, type(component).__name__]
             sources[folder / name / source.name] = source
@@ -457,10 +505,35 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
                 path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def encode_latents(vae: ModelMixin, images: torch.Tensor) -> torch.Tensor:
+    """Images `(batch, 3, height, width)` in [-1, 1] -> scaled latents, in single precision."""
+    return vae.encode(images).latent_dist.mode().float() * vae.config.scaling_factor
+
+
+def decode_latents(vae: ModelMixin, latents: torch.Tensor, estimate: torch.Tensor, *, residual: bool, fidelity: float) -> torch.Tensor:
+    """`D(z) + fidelity * (estimate - D(E(estimate)))`: what the autoencoder cannot hold of the estimate passes around it.
+
+    Args:
+        vae: The autoencoder, `E` and `D`.
+        latents (`torch.Tensor`): Scaled; `z`, or what is missing between `E(estimate)` and `z`.
+        estimate (`torch.Tensor` of shape `(batch, 3, height, width)`): In [-1, 1].
+        residual (`bool`): Which of the two the latents are.
+        fidelity (`float`): In [0, 1].
+
+    Returns:
+        Images `(batch, 3, height, width)`.
+    """
+    encoded = encode_latents(vae, estimate) if residual or fidelity else 0
+    image = vae.decode(((latents + encoded if residual else latents) / vae.config.scaling_factor).to(vae.dtype)).sample
+    if fidelity:
+        image = image + fidelity * (estimate - vae.decode((encoded / vae.config.scaling_factor).to(vae.dtype)).sample)
+    return image
+
+
 def enlarge(pixels: torch.Tensor, upscale: float) -> torch.Tensor:
-    """Bicubic enlargement of `(batch, 3, height, width)` in [0, 1] to exactly `round(side * upscale)`; a copy if there is none."""
+    """Bicubic enlargement of `(batch, 3, height, width)` in [0, 1] to exactly `round(side * upscale)`; the same tensor if there is none."""
     if upscale == 1:
-        return pixels.clone()
+        return pixels
     size = [max(1, round(side * upscale)) for side in pixels.shape[2:]]
     return F.interpolate(pixels, size=size, mode="bicubic", align_corners=False).clamp_(0, 1)
 

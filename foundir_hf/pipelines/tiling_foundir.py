@@ -28,11 +28,6 @@ class Tile:
         """The tile's part of `(..., height, width)`."""
         return tensor[..., self.rows, self.columns]
 
-    def region_of(self, tensor: torch.Tensor) -> tuple[float, float, float, float]:
-        """Where the tile lies in `(..., height, width)`: top, left, bottom and right in [0, 1]."""
-        height, width = tensor.shape[-2:]
-        return self.rows.start / height, self.columns.start / width, self.rows.stop / height, self.columns.stop / width
-
 
 class TileGrid:
     """Cuts a `height x width` map into tiles of at most `tile_size`, neighbours sharing at least `overlap`.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,14 +14,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..adapters.attach import AdapterConfig, Targets, count_parameters, without_adapters
+from ..adapters.attach import AdapterConfig, count_parameters, without_adapters
 from ..adapters.card import Gain, write_card
 from ..adapters.files import Base, save_adapter
 from ..data.loading import TrainingData
 from ..data.samples import Source
 from ..data.sources import open_source
-from ..hub import read_index, resolve_checkpoint
-from ..models.lq_encoder_foundir import FoundIRLQEncoder
+from ..hub import read_index
+from ..models.lq_encoder_foundir import FoundIRPyramidEncoder
+from ..pipelines.lora_foundir import COMPONENTS
 from .build import load_modules, prepare_modules
 from .config import StageConfig, TrainConfig
 from .export import save_pipeline
@@ -28,17 +30,19 @@ from .loop import train
 from .objectives import FoundIRModules
 from .validation import TaskScore, validate
 
-# On the 30 pairs of benchmarks/scanner.py and `tiny`; whoever adapts the whole model moves every weight, and by less.
+# On the 30 pairs of benchmarks/scanner.py and `tiny` 0.1; whoever adapts the whole model moves every weight, and by less.
 LEARNING_RATES = {"lora": 1e-3, "adaptir": 2e-3, "full": 2e-4}
-# With the `targets` "refiner_and_tone"; PSNR after 250 steps of LoRA: 1e-3 27.6, 3e-3 29.5, 6e-3 31.0, 1.2e-2 31.3 dB, of AdaptIR with a
-# quarter of the parameters: 2e-3 30.2, 8e-3 30.9, 1.6e-2 30.8 dB. On sepia and scratches at once, 400 steps, LoRA of 1.2e-2 diverges (both
-# below 5 dB), of 6e-3 gains 6.2 dB on scratches, and AdaptIR of 4e-3 as much on both together as of 8e-3: hence half of what is best.
-REFINER_LEARNING_RATES = {"lora": 6e-3, "adaptir": 4e-3}
+# Where the UNet is not adapted. With `tiny` 0.1, PSNR after 250 steps of LoRA: 1e-3 27.6, 3e-3 29.5, 6e-3 31.0, 1.2e-2 31.3 dB, of AdaptIR
+# with a quarter of the parameters: 2e-3 30.2, 8e-3 30.9, 1.6e-2 30.8 dB. On sepia and scratches at once, 400 steps, LoRA of 1.2e-2 diverges
+# (both below 5 dB), of 6e-3 gains 6.2 dB on scratches, and AdaptIR of 4e-3 as much on both together as of 8e-3: hence half of what is best.
+PIXEL_LEARNING_RATES = {"lora": 6e-3, "adaptir": 4e-3}
+# Of the tone curves' gate, whose logits are tens where the curves' own values are about one. LoRA of 6e-3 on a paler scanner (25.2 dB), 150
+# steps, no noise: at a factor of 3 the curves are right (63.9 dB) and the gate stays shut (25.2 dB), at 10 it opens (64.7 dB).
+GATE_FACTOR = 10.0
 # Of `tone_difference`: Gaussian noise of 50 has 0.023, for it is cut off at black and white, a scanner that yellows ever so slightly 0.034.
 TONE_DIFFERENCE = 0.03
-CONTEXT = 256  # pixels: tone is judged by surroundings, and those of a whole photograph are wide
-# A restoration's parameters: all but the encoder that makes the latents.
-_RESTORING = ("vae.decoder.", "vae.post_quant_conv.", "vae.shortcut.decode.", "vae.skips.", "vae.pixel_skip.", "lq_encoder.", "unet.")
+CROP, VIEW = 64, 192  # pixels, of training crops: tones are told from a whole, so where they are learnt, crops are views
+CONTEXT = 256  # pixels, of what photographs are measured on and degraded in: streaks and blur come in from outside
 
 
 @dataclass(frozen=True)
@@ -60,41 +64,49 @@ def adaptation_recipe(
     checkpoint: str,
     adapter: AdapterConfig | None,
     *,
+    components: Sequence[str] = COMPONENTS,
     tasks: Sequence[str] = (),
     steps: int = 400,
     batch_size: int = 4,
-    crop_size: int = 64,
+    crop_size: int | None = None,
     learning_rate: float | None = None,
     seed: int = 0,
     trackers: Sequence[str] = (),
 ) -> TrainConfig:
-    """The recipe of an adaptation: one stage, the loss in decibels, that starts from `checkpoint`.
+    """The recipe of an adaptation: one stage that trains what users run, the loss in decibels, and starts from `checkpoint`.
 
     Args:
         checkpoint: What is adapted, see [`~foundir_hf.hub.resolve_checkpoint`].
-        adapter: What is trained; `None` fine-tunes the whole model.
+        adapter: What is trained; `None` fine-tunes the components themselves.
+        components: Which ones then; an adapter tells its own. Where `tone` is among them crops are whole views, else tones are left alone.
         tasks: Sub-tasks that clean photographs are degraded by, in equal shares; pairs need none.
-        steps, batch_size, crop_size: As in [`~foundir_hf.training.config.StageConfig`].
-        learning_rate: Peak; left out, that of [`LEARNING_RATES`] or, where only the refiner is adapted, [`REFINER_LEARNING_RATES`].
+        steps, batch_size, crop_size: As in [`~foundir_hf.training.config.StageConfig`]; crops are of [`CROP`] pixels, views of [`VIEW`].
+        learning_rate: Peak; left out, that of [`LEARNING_RATES`] or, for an adapter without the UNet, [`PIXEL_LEARNING_RATES`].
         seed, trackers: As in [`~foundir_hf.training.config.TrainConfig`].
     """
-    restores_first = adapter is not None and adapter.targets in ("refiner", "refiner_and_tone")
-    rates = REFINER_LEARNING_RATES if restores_first else LEARNING_RATES
+    components = components if adapter is None else adapter.components
+    rates = LEARNING_RATES if adapter is None or "unet" in components else PIXEL_LEARNING_RATES
     method = "full" if adapter is None else adapter.method
-    prefixes = _RESTORING if adapter is None else ("",)  # of what carries an adapter nothing but that is trained
+    prefixes = [f"{name}." for name in components] if adapter is None else [""]  # of what carries an adapter nothing but that is trained
+    trainable = dict.fromkeys(prefixes, 1.0)
+    views = "tone" in components
+    if views and (adapter is None or re.fullmatch(adapter.pattern("tone"), "gate")):
+        trainable["tone.gate."] = GATE_FACTOR
+    if crop_size is None:
+        crop_size = VIEW if views else CROP
     stage = StageConfig(
         name="adapt",
-        # Of `tiny` the rest passes on what refiner and tone curves made: to train through it costs twice the time and changes nothing.
-        objective="lq_pixels" if restores_first else "end_to_end",
+        objective="restoration",
+        tone="auto" if views else "off",
         loss="psnr",
         steps=steps,
         learning_rate=rates[method] if learning_rate is None else learning_rate,
         warmup_steps=min(20, steps // 4),
         batch_size=batch_size,
         crop_size=crop_size,
-        context_size=max(CONTEXT, 2 * crop_size),
+        context_size=crop_size if views else max(CONTEXT, 2 * crop_size),
         tasks=dict.fromkeys(tasks, 1.0) or {"clean": 1.0},
-        trainable=dict.fromkeys(prefixes, 1.0),
+        trainable=trainable,
     )
     return TrainConfig(
         configuration=checkpoint,
@@ -109,12 +121,9 @@ def adaptation_recipe(
     )
 
 
-def usual_targets(checkpoint: str, data: str | Path, tasks: Sequence[str] = (), validation: str | Path | None = None) -> Targets:
-    """What is best adapted: of a checkpoint without a refiner the `"convolutions"`; else the `"refiner"`, which restores before anything
-    else does, and its tone curves if the pairs differ in tone. Curves that are adapted for nothing change photographs that they should not.
-
-    Measured on 30 pairs (benchmarks/scanner.py, LoRA, 250 steps): 31.0 dB against 29.2 (1e-3) and 31.0 (5e-3) of the convolutions, in a
-    third of the time. Curves that were adapted to JPEG (LR4 & JPEG30 of benchmarks/adapters.py) cost one of 16 photographs 8 dB.
+def usual_components(checkpoint: str, data: str | Path, tasks: Sequence[str] = (), validation: str | Path | None = None) -> tuple[str, ...]:
+    """What is best adapted: the LQ encoder where it restores pixels, and the tone curves if the pairs differ in tone; of checkpoints like
+    the paper's, LQ encoder and UNet. Curves that are adapted for nothing change photographs that they should not.
 
     Args:
         checkpoint, tasks: As in [`adaptation_recipe`].
@@ -124,12 +133,10 @@ def usual_targets(checkpoint: str, data: str | Path, tasks: Sequence[str] = (), 
         ValueError: If there are clean photographs and no task, or the data cannot be read.
     """
     check_tasks(tasks, data)
-    if "lq_encoder" not in read_index(checkpoint):
-        return "convolutions"
-    config = FoundIRLQEncoder.load_config(resolve_checkpoint(checkpoint), subfolder="lq_encoder")
-    if not config.get("refiner_channels"):
-        return "convolutions"
-    return "refiner_and_tone" if config.get("tone_channels") and differs_in_tone(data, tasks, validation) else "refiner"
+    index = read_index(checkpoint)
+    classes = {name: entry[1] for name, entry in index.items() if isinstance(entry, list)}
+    components = ("lq_encoder",) if classes.get("lq_encoder") == FoundIRPyramidEncoder.__name__ else ("lq_encoder", "unet")
+    return (*components, "tone") if classes.get("tone") and differs_in_tone(data, tasks, validation) else components
 
 
 def differs_in_tone(data: str | Path, tasks: Iterable[str] = (), validation: str | Path | None = None) -> bool:
@@ -146,7 +153,7 @@ def tone_difference(images: torch.Tensor, others: torch.Tensor) -> float:
 
 
 def adapt(config: TrainConfig, data: str | Path, output: Path, *, validation: str | Path | None = None) -> Adaptation:
-    """Trains, measures before and after, and writes `output`: an adapter with its card, or a pipeline where the whole model was trained.
+    """Trains, measures before and after, and writes `output`: an adapter with its card, or a pipeline where components learnt whole.
 
     The run itself (checkpoints, log, trackers) is kept in the folder `OUTPUT.run` beside it; the same call goes on from there.
 
@@ -166,8 +173,6 @@ def adapt(config: TrainConfig, data: str | Path, output: Path, *, validation: st
     begun_before = run.exists()
     check_settings(run, settings)
     modules, noise_scheduler = prepare_modules(config)
-    if config.adapter is None and differs_in_tone(data, config.stages[0].tasks, validation):
-        modules.lq_encoder.register_to_config(tone_threshold=0.0)  # as adapters of the curves have it, see `ToneCurves.where_it_matters`
     try:
         run.mkdir(parents=True, exist_ok=True)
         (run / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
@@ -178,15 +183,16 @@ def adapt(config: TrainConfig, data: str | Path, output: Path, *, validation: st
         raise
 
     stage, adapter, checkpoint = config.stages[0], config.adapter, str(config.initial_checkpoint)
+    as_run = replace(stage, tone="auto")
     measured = TrainingData(data, validation=validation, reference_samples=config.reference_samples, in_memory="no", workers=0)
     reference = measured.reference(stage.tasks, config.reference_size)
     modules.to("cpu")
-    after = validate(modules, stage, noise_scheduler, reference)
+    after = validate(modules, as_run, noise_scheduler, reference)
     if adapter is None:
-        base = validate(load_modules(checkpoint)[0], stage, noise_scheduler, reference)
+        base = validate(load_modules(checkpoint)[0], as_run, noise_scheduler, reference)
     else:
         with without_adapters(modules):
-            base = validate(modules, stage, noise_scheduler, reference)
+            base = validate(modules, as_run, noise_scheduler, reference)
     done = Adaptation({task: _gain(base[task], after[task]) for task in reference}, measured.held_out, _size(modules, stage))
     card = write_card(
         name=output.name,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 
 import torch
-from diffusers import DDIMScheduler, SchedulerMixin
+from diffusers import AutoencoderKL, DDIMScheduler, SchedulerMixin
+from torch import nn
 
 from ..adapters.attach import add_adapter
 from ..adapters.files import Base
 from ..configurations import CONFIGURATIONS
 from ..hub import load_pipeline, read_index
-from ..models.autoencoder_foundir import FoundIRAutoencoderKL
-from ..models.lq_encoder_foundir import FoundIRLQEncoder
+from ..models.cosine_autoencoder_foundir import FoundIRCosineAutoencoder
+from ..models.lq_encoder_foundir import FoundIRLQEncoder, FoundIRPyramidEncoder
+from ..models.tone_curves_foundir import FoundIRToneCurves
 from ..models.unet_foundir import FoundIRUNet2DConditionModel
 from .config import TrainConfig
 from .objectives import FoundIRModules
@@ -52,7 +54,7 @@ def load_modules(checkpoint: str, seed: int = 0, **unet_config) -> tuple[FoundIR
     if unet_config:
         raise ValueError(f"`unet_config` must be empty: {checkpoint!r} is a FoundIR checkpoint and brings its own, got {unet_config}.")
     pipeline = load_pipeline(checkpoint, dtype=torch.float32)
-    return FoundIRModules(pipeline.vae, pipeline.lq_encoder, pipeline.unet).train(), pipeline.scheduler
+    return FoundIRModules(pipeline.vae, pipeline.lq_encoder, pipeline.unet, pipeline.tone).train(), pipeline.scheduler
 
 
 def build_modules(configuration: str, seed: int = 0, **unet_config) -> tuple[FoundIRModules, SchedulerMixin]:
@@ -68,9 +70,15 @@ def build_modules(configuration: str, seed: int = 0, **unet_config) -> tuple[Fou
     except KeyError:
         raise ValueError(f"`configuration` must be one of {', '.join(CONFIGURATIONS)}; got {configuration!r}.") from None
     torch.manual_seed(seed)
-    modules = FoundIRModules(
-        FoundIRAutoencoderKL(**sizes["vae"]),
-        FoundIRLQEncoder(**sizes["lq_encoder"]),
-        FoundIRUNet2DConditionModel(**{**sizes["unet"], **unet_config}),
-    )
+    unet = FoundIRUNet2DConditionModel(**{**sizes["unet"], **unet_config})
+    if "tone" not in sizes:
+        modules = FoundIRModules(AutoencoderKL(**sizes["vae"]), FoundIRLQEncoder(**sizes["lq_encoder"]), unet)
+    else:
+        # A residual starts at none. The stem need not start at none too, as one that is put before a trained UNet.
+        nn.init.zeros_(unet.conv_out.weight)
+        nn.init.zeros_(unet.conv_out.bias)
+        unet.conv_in.projection.reset_parameters()
+        unet.conv_in.condition_embedding.conv_out.reset_parameters()
+        vae, lq_encoder = FoundIRCosineAutoencoder(**sizes["vae"]), FoundIRPyramidEncoder(**sizes["lq_encoder"])
+        modules = FoundIRModules(vae, lq_encoder, unet, FoundIRToneCurves(**sizes["tone"]))
     return modules, DDIMScheduler(**sizes["scheduler"])

@@ -15,7 +15,6 @@ from ..data.pairs import PairSource
 from ..data.stream import PairStream
 from .config import StageConfig
 from .equilibrium import TaskScheduler
-from .objectives import FoundIRModules
 
 
 @dataclass
@@ -40,7 +39,6 @@ class Progress:
 
 def save_checkpoint(
     accelerator: Accelerator,
-    modules: FoundIRModules,
     output: Path,
     progress: Progress,
     source: PairSource | PairStream,
@@ -62,8 +60,6 @@ def save_checkpoint(
     positions = gather_object([source.state_dict()])
     if accelerator.is_main_process:
         state = {
-            # The autoencoder's measured latent scale is configuration, not a weight.
-            "latents.json": {"scaling_factor": modules.vae.config.scaling_factor},
             "data.json": positions,
             "equilibrium.json": tasks.state_dict(),
             "progress.json": asdict(progress),
@@ -80,7 +76,6 @@ def save_checkpoint(
 
 def load_checkpoint(
     accelerator: Accelerator,
-    modules: FoundIRModules,
     checkpoint: Path,
     source: PairSource | PairStream,
     tasks: TaskScheduler,
@@ -101,7 +96,6 @@ def load_checkpoint(
     source.load_state_dict(_read(checkpoint, "data.json"))
     tasks.load_state_dict(_read(checkpoint, "equilibrium.json"))
     source.set_proportions(tasks.proportions)
-    modules.vae.register_to_config(**_read(checkpoint, "latents.json"))
 
 
 def read_progress(checkpoint: Path) -> Progress:

@@ -12,7 +12,7 @@ import yaml
 from ..adapters.attach import AdapterConfig
 from .equilibrium import EquilibriumConfig
 
-Objective = Literal["autoencoder", "diffusion", "end_to_end", "refinement", "lq_pixels", "toning"]
+Objective = Literal["diffusion", "restoration"]
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,20 @@ class StageConfig:
         name: Unique within the recipe.
         objective: What is minimised, see `training/objectives.py`.
         steps: Updates in this stage.
-        trainable: Learning-rate factor by parameter-name prefix (`vae.`, `lq_encoder.`, `unet.`); whatever no prefix matches is frozen. The
-            longest matching prefix decides.
+        trainable: Learning-rate factor by parameter-name prefix (`lq_encoder.`, `unet.`, `tone.`); whatever no prefix matches is frozen.
+            The longest matching prefix decides.
         learning_rate: Peak rate; warmed up over `warmup_steps`, then a cosine down to 1 % of it.
         batch_size: Pairs that an update learns from, in all processes together.
         micro_batch_size: Of these, as many as one process takes at once; gradients are accumulated over the rest. Left out, an equal part
             for each process. What an update learns does not depend on how many processes share its micro-batches.
         crop_size, context_size: See [`~foundir_hf.data.pairs.PairSource`].
+        num_inference_steps: In `restoration`, as the pipeline's: 0 stops at the LQ encoder's estimate, 1 denoises its latents in one step.
+        tone: In `restoration`, as the pipeline's: `"off"` leaves the tone curves out, which a crop tells too little of.
         tasks: Share of each task, at the beginning; left out, clean photographs only.
         equilibrium: How the shares change.
         tone_share, texture_share: Of clean photographs that get another one, see [`~foundir_hf.data.augmentation.Augmentation`].
-        diffusion_share: In `end_to_end`, the share of steps spent on the diffusion objective, which keeps sampling in many steps alive.
-        plain_share: In `end_to_end`, the share of steps decoded at fidelity 0, which keeps the plain decoder alive.
-        loss, loss_floor: In all that restore in one step, see [`~foundir_hf.training.objectives.restoration_loss`].
+        diffusion_share: In `restoration`, the share of images that are denoised from a random timestep instead of the last.
+        loss, loss_floor: In `restoration`, see [`~foundir_hf.training.objectives.restoration_loss`].
         noise_offset: In `diffusion`, so much of another noise, the same all over a channel, is added; the authors' code has 0.02.
     """
 
@@ -53,8 +54,9 @@ class StageConfig:
     equilibrium: EquilibriumConfig = field(default_factory=EquilibriumConfig)
     tone_share: float = 0.0
     texture_share: float = 0.0
+    num_inference_steps: Literal[0, 1] = 1
+    tone: Literal["auto", "off"] = "auto"
     diffusion_share: float = 0.0
-    plain_share: float = 0.0
     loss: Literal["rmse", "psnr", "balanced"] = "rmse"
     loss_floor: float = 1e-4
     noise_offset: float = 0.0
@@ -67,17 +69,9 @@ class StageConfig:
             raise ValueError(
                 f"`steps` must be at least 1 and `micro_batch_size` divide `batch_size`; got {self.steps}, {micro}, {self.batch_size}."
             )
-        if self.objective == "toning" and self.crop_size != self.context_size:
-            raise ValueError(
-                f"`toning` needs crops of whole views: `crop_size` {self.crop_size} must be `context_size` {self.context_size}."
-            )
-        if self.equilibrium.strategy != "mixing" and self.objective == "autoencoder":
-            raise ValueError("`equilibrium` is for tasks; the autoencoder learns clean photographs.")
-
-    @property
-    def restores(self) -> bool:
-        """Whether the stage trains what users run, so that it is judged by that, and its result kept for them at every validation."""
-        return self.objective in ("end_to_end", "lq_pixels")
+        for name, accepted in (("num_inference_steps", (0, 1)), ("tone", ("auto", "off"))):
+            if getattr(self, name) not in accepted:
+                raise ValueError(f"`{name}` must be one of {accepted}, got {getattr(self, name)!r}.")
 
     def micro_batches(self, processes: int) -> int:
         """How many micro-batches an update has; every process takes an equal number. Raises `ValueError` if that cannot be."""

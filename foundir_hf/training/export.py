@@ -15,7 +15,7 @@ from .objectives import FoundIRModules
 
 def save_pipeline(modules: FoundIRModules, noise_scheduler: SchedulerMixin, folder: Path, dtype: torch.dtype = torch.float16) -> None:
     """Writes a pipeline folder, weights in `dtype`; `modules` stay as they are."""
-    parts = {name: copy.deepcopy(getattr(modules, name)).to("cpu", dtype).eval() for name in ("vae", "lq_encoder", "unet")}
+    parts = {name: copy.deepcopy(module).to("cpu", dtype).eval() for name, module in modules.components().items()}
     FoundIRPipeline(**parts, scheduler=noise_scheduler).save_pretrained(folder)
 
 

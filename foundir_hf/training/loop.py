@@ -62,9 +62,8 @@ def train(
         data, validation, manifest, in_memory, workers: See [`~foundir_hf.data.loading.TrainingData`].
         output: Run folder: `checkpoint-*` (training state), `STAGE` (a pipeline in full precision for each finished stage), `log.jsonl`
             (losses, validation, shares, speed), `tracking` (of trackers), `equilibrium-STAGE.json` (shares and scores of every round),
-            `pipeline` (half precision, what `foundir --checkpoint` takes, renewed at every validation of an `end_to_end` or `lq_pixels`
-            stage). Where the recipe trains an adapter, `STAGE` and, instead of `pipeline`, `adapter` are adapters, what
-            `foundir --adapter` takes.
+            `pipeline` (half precision, what `foundir --checkpoint` takes, renewed at every validation of a `restoration` stage). Where the
+            recipe trains an adapter, `STAGE` and, instead of `pipeline`, `adapter` are adapters, what `foundir --adapter` takes.
         resume: See [`~foundir_hf.training.checkpoints.find_checkpoint`].
 
     Raises:
@@ -131,20 +130,18 @@ def train(
         size = stage.batch_size // micro_batches
         augmentation = Augmentation(stage.tone_share, stage.texture_share)
         source = training_data.batches(stage.tasks, size, stage.crop_size, stage.context_size, seed, augmentation)
-        reference = training_data.reference(
-            {"clean": 1.0} if stage.objective == "autoencoder" else source.proportions, config.reference_size
-        )
+        reference = training_data.reference(source.proportions, config.reference_size)
         tasks = build_task_scheduler(stage.equilibrium, source.proportions, stage.steps)
         metrics = {}
         if tasks.needs_scores:
             check_reference(stage, training_data, reference, tasks.proportions)
             metrics = build_metrics(stage.equilibrium.metrics, accelerator.device)
         if resumed is not None:
-            load_checkpoint(accelerator, model, resumed, source, tasks, stage)
+            load_checkpoint(accelerator, resumed, source, tasks, stage)
             ema.to(accelerator.device)  # accelerate loads it on the CPU
             resumed = None
         else:
-            save_checkpoint(accelerator, model, output, progress, source, tasks, stage, config.keep_checkpoints)
+            save_checkpoint(accelerator, output, progress, source, tasks, stage, config.keep_checkpoints)
         speed = measured_throughput(accelerator, modules, stage, size, noise_scheduler)
 
         last_checkpoint = last_validation = time.monotonic()
@@ -211,7 +208,7 @@ def train(
                 if last or look:
                     with averages():
                         measured = validate_together(accelerator, modules, stage, noise_scheduler, reference)
-                        if stage.restores and main:
+                        if stage.objective == "restoration" and main:
                             save_result(modules, noise_scheduler, output / result_name(modules))
                     rows = {task: score.row() for task, score in measured.items()}
                     experts = {task: {name: round(w, 4) for name, w in score.experts.items()} for task, score in measured.items()}
@@ -221,18 +218,16 @@ def train(
 
                 # Save.
                 if not last and (save or stop):
-                    save_checkpoint(accelerator, model, output, progress, source, tasks, stage, config.keep_checkpoints)
+                    save_checkpoint(accelerator, output, progress, source, tasks, stage, config.keep_checkpoints)
                     last_checkpoint = time.monotonic()
                 if not last and stop:
                     source.close()
                     telemetry.close()
                     raise PreemptedError(f"Told to end after step {progress.step} of stage {stage.name!r}; the checkpoint is written.")
 
-        # Hand on the averaged weights, and the latents' scale once there is an autoencoder.
+        # Hand on the averaged weights.
         hand_on(accelerator, modules, model, ema, trainable)
         accelerator.free_memory()
-        if stage.objective == "autoencoder":
-            scale_latents(modules, source)
         source.close()
         progress.stage, progress.step, progress.loss = stage_index + 1, 0, None
         if run.is_main_process:
@@ -311,7 +306,7 @@ def measured_throughput(
         return Throughput()
     device = accelerator.device
     image = torch.zeros(size, 3, stage.crop_size, stage.crop_size, device=device)
-    batch = PairBatch(image, image, torch.zeros(size, 3, 64, 64, device=device), ["clean"] * size)
+    batch = PairBatch(image, image, ["clean"] * size)
     flops = count_flops(lambda: OBJECTIVES[stage.objective](modules, stage, batch, noise_scheduler, torch.Generator(device).manual_seed(0)))
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(accelerator.mixed_precision, torch.float32)
     return Throughput(flops / size, measure_peak(device, dtype) * accelerator.num_processes)
@@ -340,17 +335,3 @@ def any_of(accelerator: Accelerator, *decisions: bool) -> list[bool]:
         return list(decisions)
     taken = torch.tensor(decisions, dtype=torch.float32, device=accelerator.device)
     return [bool(count > 0) for count in torch.as_tensor(reduce(taken)).tolist()]
-
-
-@torch.no_grad()
-def scale_latents(modules: FoundIRModules, source: PairSource | PairStream, batches: int = 16) -> None:
-    """Sets the autoencoder's `scaling_factor` so that latents have unit variance (Latent Diffusion, CVPR 2022, section 4.3.2).
-
-    The deviation is averaged over all processes, which may draw batches of their own, so that they go on with the same factor.
-    """
-    deviations = []
-    for index in range(batches):
-        generator = source.generator(index)
-        deviations.append(modules.vae.encode(source.batch(generator).hq).latent_dist.sample(generator).std())
-    deviation = torch.stack(deviations).mean()
-    modules.vae.register_to_config(scaling_factor=1 / torch.as_tensor(reduce(deviation, reduction="mean")).item())

@@ -1,9 +1,9 @@
-"""What each stage minimises. An objective takes the modules, a batch and random numbers, and returns a scalar loss."""
+"""What a stage minimises. An objective takes the modules, a batch and random numbers, and returns a scalar loss."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +12,11 @@ from torch import nn
 
 from ..adapters.files import Base
 from ..data.pairs import PairBatch
-from ..models.autoencoder_foundir import FoundIRAutoencoderKL
-from ..models.lq_encoder_foundir import FoundIRLQEncoder
+from ..models.lq_encoder_foundir import FoundIRLQEncoder, FoundIRPyramidEncoder
+from ..models.tone_curves_foundir import FoundIRToneCurves
 from ..models.unet_foundir import FoundIRUNet2DConditionModel
+from ..pipelines.pipeline_foundir import decode_latents, encode_latents
 from .config import StageConfig
-
-KL_WEIGHT = 1e-6  # Latent Diffusion (CVPR 2022) keeps the latent's scale in hand with as little pressure
 
 
 class FoundIRModules(nn.Module):
@@ -27,116 +26,118 @@ class FoundIRModules(nn.Module):
     what is trained.
     """
 
-    def __init__(self, vae: FoundIRAutoencoderKL, lq_encoder: FoundIRLQEncoder, unet: FoundIRUNet2DConditionModel):
+    def __init__(
+        self,
+        vae: Any,
+        lq_encoder: FoundIRLQEncoder | FoundIRPyramidEncoder,
+        unet: FoundIRUNet2DConditionModel,
+        tone: FoundIRToneCurves | None = None,
+    ):
         super().__init__()
-        self.vae, self.lq_encoder, self.unet = vae, lq_encoder, unet
+        self.vae, self.lq_encoder, self.unet, self.tone = vae, lq_encoder, unet, tone
         self.base: Base | None = None
 
     def forward(self, stage: StageConfig, batch: PairBatch, noise_scheduler: SchedulerMixin, generator: torch.Generator) -> torch.Tensor:
         return OBJECTIVES[stage.objective](self, stage, batch, noise_scheduler, generator)
 
-    def encode_latents(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Images in [-1, 1] -> scaled latents. Not differentiable: the autoencoder is a fixed frame for the diffusion."""
-        with torch.no_grad():
-            return self.vae.encode(images).latent_dist.sample(generator) * self.vae.config.scaling_factor
+    def components(self) -> dict[str, nn.Module]:
+        """By name, those that there are."""
+        return {name: module for name, module in self.named_children() if module is not None}
 
     def predict(self, latents: torch.Tensor, timestep: torch.Tensor | int, lq_hidden_states: torch.Tensor) -> torch.Tensor:
         """The denoiser's prediction without captions: a UNet that asks for text gets an empty prompt."""
-        height, width = (side * self.vae.scale_factor for side in latents.shape[2:])
+        height, width = (side * self.lq_encoder.scale_factor for side in latents.shape[2:])
         text = self.unet.empty_prompt(len(latents), height, width)
         return self.unet(latents, timestep, lq_hidden_states=lq_hidden_states, **text).sample
 
 
-def autoencoder(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
-    """Reconstruction of clean photographs by the plain VAE: L1 + KL."""
-    posterior = modules.vae.encode(batch.hq).latent_dist
-    reconstruction = modules.vae.decode(posterior.sample(generator), fidelity=0).sample
-    return F.l1_loss(reconstruction, batch.hq) + KL_WEIGHT * posterior.kl().mean()
-
-
 def diffusion(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
-    """Denoising of clean latents under the degraded image (Eq. 2): L1 on the prediction, uniform timesteps."""
-    latents = modules.encode_latents(batch.hq, generator)
+    """Denoising of clean latents under the degraded image, the paper's objective (Eq. 2): L1 on the prediction, uniform timesteps."""
+    encoded = modules.lq_encoder(batch.lq)
+    latents = _target_latents(modules, batch.hq, encoded.estimate)
     noise = torch.randn(latents.shape, generator=generator, device=latents.device)
     if stage.noise_offset:
         noise = noise + stage.noise_offset * torch.randn((*latents.shape[:2], 1, 1), generator=generator, device=latents.device)
     num_timesteps = noise_scheduler.config.num_train_timesteps
     timesteps = torch.randint(num_timesteps, (len(latents),), generator=generator, device=latents.device)
     noisy = noise_scheduler.add_noise(latents, noise, timesteps)
-    lq_hidden_states = modules.lq_encoder(batch.lq, batch.thumbnail, batch.region).lq_hidden_states
-    prediction = modules.predict(noisy, timesteps, lq_hidden_states)
-    is_velocity = noise_scheduler.config.prediction_type == "v_prediction"
-    target = noise_scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
-    return F.l1_loss(prediction, target)
+    prediction = modules.predict(noisy, timesteps, encoded.lq_hidden_states)
+    kind = noise_scheduler.config.prediction_type
+    target = {"sample": lambda: latents, "v_prediction": lambda: noise_scheduler.get_velocity(latents, noise, timesteps)}
+    return F.l1_loss(prediction, target.get(kind, lambda: noise)())
 
 
-def end_to_end(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
-    """One-step restoration, trained through the decoder; now and then diffusion, and now and then the plain decoder."""
-    draw = torch.rand((), generator=generator, device=batch.lq.device).item()
-    if draw < stage.diffusion_share:
-        return diffusion(modules, stage, batch, noise_scheduler, generator)
-    fidelity = 0.0 if draw < stage.diffusion_share + stage.plain_share else 1.0
-    return restoration_loss(
-        restore_in_one_step(modules, batch, noise_scheduler, generator, fidelity), batch.hq, stage.loss, stage.loss_floor
-    )
+def restoration(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
+    """What users run, end to end: the estimate, one denoising step of its latents' residual, the tone curves, compared with the truth.
+
+    A share of the images is denoised from a random timestep instead of the last, which keeps sampling in several steps alive. Curves that
+    learn are also taken without their gate, which would hide from them what they do not do yet.
+    """
+    picture, estimate = restore(modules, stage, batch.lq, noise_scheduler, generator, truth=batch.hq)
+    if modules.tone is None or stage.tone == "off":
+        return restoration_loss(picture, batch.hq, stage.loss, stage.loss_floor)
+    thumbnail = modules.tone.thumbnail(estimate.detach())
+    toned = modules.tone.apply_curves(picture, modules.tone(thumbnail, stage.tone))
+    loss = restoration_loss(toned, batch.hq, stage.loss, stage.loss_floor)
+    if stage.tone == "auto" and any(parameter.requires_grad for parameter in modules.tone.parameters()):
+        ungated = modules.tone.apply_curves(picture.detach(), modules.tone(thumbnail, "always"))
+        loss = loss + restoration_loss(ungated, batch.hq, stage.loss, stage.loss_floor)
+    return loss
 
 
-def refinement(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
-    """The LQ encoder's refiner alone, on damage that it can undo by itself: without the rest of the model a crop costs a quarter."""
-    return restoration_loss(refine(modules, batch), batch.hq, stage.loss, stage.loss_floor)
+def restore(
+    modules: FoundIRModules,
+    stage: StageConfig,
+    lq: torch.Tensor,
+    noise_scheduler: SchedulerMixin,
+    generator: torch.Generator,
+    truth: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the pipeline does with `num_inference_steps` 0 or 1, differentiably, before tones are mended: the picture, and the estimate.
 
-
-def refine(modules: FoundIRModules, batch: PairBatch) -> torch.Tensor:
-    """What the refiner makes of the degraded images. Raises `ValueError` where there is none."""
-    if modules.lq_encoder.refiner is None:
-        raise ValueError("`objective: refinement` needs an LQ encoder with a refiner; this configuration has `refiner_channels: null`.")
-    return modules.lq_encoder.refiner(batch.lq)
-
-
-def lq_pixels(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
-    """Refiner and tone curves together, as the LQ encoder has them: what adapts these two alone need not run what comes after them."""
-    if modules.lq_encoder.refiner is None and modules.lq_encoder.tone_curves is None:
-        raise ValueError("`objective: lq_pixels` needs an LQ encoder with a refiner or tone curves; this configuration has neither.")
-    pixel_values, _ = modules.lq_encoder.restore_pixels(batch.lq, batch.thumbnail, batch.region)
-    return restoration_loss(pixel_values, batch.hq, stage.loss, stage.loss_floor)
-
-
-def toning(modules: FoundIRModules, stage, batch, noise_scheduler, generator) -> torch.Tensor:
-    """The LQ encoder's tone curves alone, on thumbnails of whole views: no pixel of full size is needed to tell darkness and haze."""
-    truth = F.adaptive_avg_pool2d(batch.hq, batch.thumbnail.shape[-1])
-    return restoration_loss(tone(modules, batch.thumbnail, batch), truth, stage.loss, stage.loss_floor)
-
-
-def tone(modules: FoundIRModules, images: torch.Tensor, batch: PairBatch) -> torch.Tensor:
-    """What the tone curves make of `images`, which show what the batch's thumbnails show. Raises `ValueError` where there are none."""
-    curves = modules.lq_encoder.tone_curves
-    if curves is None:
-        raise ValueError("`objective: toning` needs an LQ encoder with tone curves; this configuration has `tone_channels: null`.")
-    return curves.apply_to(images, curves(batch.thumbnail))
-
-
-def restore_in_one_step(
-    modules: FoundIRModules, batch: PairBatch, noise_scheduler: SchedulerMixin, generator: torch.Generator, fidelity: float = 1.0
-) -> torch.Tensor:
-    """What the pipeline does with `num_inference_steps=1`, differentiably: noise at the last timestep -> clean latents -> image."""
-    encoded = modules.lq_encoder(batch.lq, batch.thumbnail, batch.region)
-    shape = (len(batch.lq), modules.vae.config.latent_channels, *encoded.lq_hidden_states.shape[2:])
-    noise = torch.randn(shape, generator=generator, device=batch.lq.device)
-    last = noise_scheduler.config.num_train_timesteps - 1
-    prediction = modules.predict(noise, last, encoded.lq_hidden_states)
-    # What a scheduler calls `pred_original_sample`. With zero terminal SNR, alpha is 0 here and the noise drops out.
-    alpha = noise_scheduler.alphas_cumprod[last].sqrt().to(noise)
+    Args:
+        modules, stage: Of the stage, `num_inference_steps`, and the `diffusion_share` if there is a `truth`.
+        lq: Degraded images, `(batch, 3, height, width)` in [-1, 1].
+        noise_scheduler, generator: Of the diffusion.
+        truth: Of these images; without it, all of them start from noise.
+    """
+    encoded = modules.lq_encoder(lq)
+    estimate = encoded.estimate.float()
+    if stage.num_inference_steps == 0:
+        return estimate, estimate
+    lq_hidden_states = encoded.lq_hidden_states
+    shape = (len(lq), modules.unet.config.in_channels, *lq_hidden_states.shape[2:])
+    noisy = noise = torch.randn(shape, generator=generator, device=lq.device)
+    timesteps = torch.full((len(lq),), noise_scheduler.config.num_train_timesteps - 1, device=lq.device)
+    if truth is not None and stage.diffusion_share:
+        earlier = torch.rand(len(lq), generator=generator, device=lq.device) < stage.diffusion_share
+        drawn = torch.randint(int(timesteps[0]), (len(lq),), generator=generator, device=lq.device)
+        timesteps = torch.where(earlier, drawn, timesteps)
+        if modules.tone is not None and stage.tone != "off":
+            # The curves come after the denoiser, whose clean latents are therefore those of the truth before the curves.
+            with torch.no_grad():
+                curves = modules.tone(modules.tone.thumbnail(estimate), stage.tone)
+                truth = modules.tone.apply_curves(truth, curves, inverse=True).clamp(-1, 1)
+        latents = _target_latents(modules, truth, estimate)
+        noisy = torch.where(earlier.view(-1, 1, 1, 1), noise_scheduler.add_noise(latents, noise, timesteps), noise)
+    prediction = modules.predict(noisy, timesteps, lq_hidden_states).float()
+    # What a scheduler calls `pred_original_sample`, for a timestep an image.
+    kind = noise_scheduler.config.prediction_type
+    alpha = noise_scheduler.alphas_cumprod.to(noisy)[timesteps].sqrt().view(-1, 1, 1, 1)
     sigma = (1 - alpha**2).sqrt()
-    is_velocity = noise_scheduler.config.prediction_type == "v_prediction"
-    latents = alpha * noise - sigma * prediction if is_velocity else (noise - sigma * prediction) / alpha
-    latents = latents / modules.vae.config.scaling_factor
-    return modules.vae.decode(
-        latents,
-        lq_features=encoded.lq_features,
-        lq_pixel_values=encoded.lq_pixel_values,
-        whole_image_embeds=encoded.whole_image_embeds,
-        fidelity=fidelity,
-    ).sample
+    if kind == "sample":
+        latents = prediction
+    else:
+        latents = alpha * noisy - sigma * prediction if kind == "v_prediction" else (noisy - sigma * prediction) / alpha
+    residual = modules.unet.config.latent_residual
+    return decode_latents(modules.vae, latents, estimate, residual=residual, fidelity=float(residual)), estimate
+
+
+def _target_latents(modules: FoundIRModules, truth: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
+    """The clean latents of the diffusion. Not differentiable: the autoencoder is a fixed frame for it."""
+    with torch.no_grad():
+        latents = encode_latents(modules.vae, truth)
+        return latents - encode_latents(modules.vae, estimate) if modules.unet.config.latent_residual else latents
 
 
 def restoration_loss(
@@ -148,8 +149,7 @@ def restoration_loss(
     `"psnr"`, the negative PSNR in units of 20 dB (HINet, CVPRW 2021): every image pulls in proportion to what its decibels would notice,
     which repairs that cost. From the start it would hold a model of a dozen mixed tasks at the identity: measured, 250 steps and no gain.
     `"balanced"`: the sum of `"psnr"` and ten times `"rmse"`. A clean photograph (1 % error) pulls 5 times as hard as a dark one (30 %), not
-    30 times as with `"psnr"` or equally as with `"rmse"`. Measured: 800 steps of `"psnr"` on crops of full detail in narrow surroundings
-    lost what was known of darkness, 450 steps of this on wider ones gained 4 dB there and still harmed blur.
+    30 times as with `"psnr"` or equally as with `"rmse"`.
     `floor`, a squared error that counts as good enough (1e-4 is 40 dB), keeps the gradient of clean inputs in bounds.
     """
     error = ((prediction.float() - target.float()) / 2).square().mean(dim=(1, 2, 3)) + floor
@@ -157,11 +157,4 @@ def restoration_loss(
     return {"rmse": rmse, "psnr": negative_psnr, "balanced": negative_psnr + 10 * rmse}[kind]
 
 
-OBJECTIVES: dict[str, Callable[..., torch.Tensor]] = {
-    "autoencoder": autoencoder,
-    "diffusion": diffusion,
-    "end_to_end": end_to_end,
-    "refinement": refinement,
-    "lq_pixels": lq_pixels,
-    "toning": toning,
-}
+OBJECTIVES: dict[str, Callable[..., torch.Tensor]] = {"diffusion": diffusion, "restoration": restoration}

@@ -33,7 +33,9 @@ def configure(modules: FoundIRModules, *, gradient_checkpointing: bool, attentio
     for module in modules.modules():
         if isinstance(module, Attention):
             module.set_processor(processor())
-    for component in (modules.vae, modules.lq_encoder, modules.unet):
+    for component in modules.components().values():
+        if not component._supports_gradient_checkpointing:
+            continue
         if gradient_checkpointing:
             component.enable_gradient_checkpointing()
         else:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, SchedulerMixin, UNet2DConditionModel
 
-from ..models.autoencoder_foundir import FoundIRAutoencoderKL
 from ..models.lq_encoder_foundir import FoundIRLQEncoder
 from ..models.unet_foundir import FoundIRUNet2DConditionModel
 from .objectives import FoundIRModules
@@ -22,8 +21,8 @@ def is_sdxl(index: Mapping[str, Any]) -> bool:
 def modules_from_sdxl(checkpoint: str, seed: int = 0, **unet_config) -> tuple[FoundIRModules, SchedulerMixin]:
     """FoundIR's components with the weights of a plain SDXL, in single precision, and its noise schedule.
 
-    The UNet predicts what SDXL's does, the autoencoder decodes at fidelity 0 what SDXL's does, the LQ encoder is that autoencoder's encoder
-    (PAPERS: section 1A); stem, experts and skips are fresh. Only these weights are fetched: no text encoder, no other format.
+    The UNet predicts what SDXL's does, the autoencoder is SDXL's, the LQ encoder is that autoencoder's encoder, as in the paper; stem and
+    experts are fresh. Only these weights are fetched: no text encoder, no other format.
 
     Args:
         checkpoint: Folder or Hub repository in diffusers' layout, with safetensors; the fp16 variant serves where there is no other.
@@ -31,8 +30,8 @@ def modules_from_sdxl(checkpoint: str, seed: int = 0, **unet_config) -> tuple[Fo
         unet_config: Our own entries of [`FoundIRUNet2DConditionModel`]'s configuration, `moe_routing="hard"` for one.
     """
     torch.manual_seed(seed)
-    plain_vae = _load(AutoencoderKL, checkpoint, "vae")
-    vae, lq_encoder = FoundIRAutoencoderKL.from_vae(plain_vae), FoundIRLQEncoder.from_vae(plain_vae)
+    vae = _load(AutoencoderKL, checkpoint, "vae")
+    lq_encoder = FoundIRLQEncoder.from_vae(vae)
     plain_unet = _load(UNet2DConditionModel, checkpoint, "unet")
     for name in ("in_channels", "out_channels"):
         if plain_unet.config[name] != vae.config.latent_channels:

@@ -131,7 +131,7 @@ def hand_on(
 
     Args:
         accelerator: Which prepared `model`.
-        modules: That receive the weights, and the latents' scale.
+        modules: That receive the weights.
         model: What [`to_train`] returned.
         ema, parameters: The averages of which parameters of `model`.
     """
@@ -142,7 +142,6 @@ def hand_on(
     averages = {id(parameter): average for parameter, average in zip(parameters, ema.shadow_params, strict=True)}
     for whole, shard in zip(modules.parameters(), model.parameters(), strict=True):
         whole.copy_(averages.get(id(shard), shard).full_tensor())
-    modules.vae.register_to_config(scaling_factor=model.vae.config.scaling_factor)
 
 
 @contextmanager

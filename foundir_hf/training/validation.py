@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean, pstdev
 
@@ -19,7 +19,7 @@ from ..evaluation.perceptual import LOWER_IS_BETTER
 from ..interpret import EXPERTS, record_routing
 from ..pipelines.pipeline_foundir import FoundIRPipeline
 from .config import StageConfig
-from .objectives import FoundIRModules, diffusion, refine, restore_in_one_step, tone
+from .objectives import FoundIRModules, diffusion, restore
 
 CHUNK = 5  # pairs restored at once, however many there are: sums over other batches would round differently
 SAMPLING_STEPS = 4  # of a model that cannot yet restore in one
@@ -105,9 +105,8 @@ def validate(
 ) -> dict[str, TaskScore]:
     """Restores every task's reference pairs as far as the stage's objective has brought the model.
 
-    In an `autoencoder` stage that is the reconstruction of the clean photographs, in a `diffusion` stage a restoration in
-    [`SAMPLING_STEPS`] denoising steps, in an `end_to_end` or `lq_pixels` stage in one, in a `refinement` or `toning` stage what the
-    refiner or the tone curves alone do. The noise is the same at every call. `metrics` are the tasks' own, see [`build_metrics`].
+    In a `diffusion` stage that takes [`SAMPLING_STEPS`] denoising steps, in a `restoration` stage as many as it trains. The noise is the
+    same at every call. `metrics` are the tasks' own, see [`build_metrics`].
     """
     modules.eval()
     device = next(modules.parameters()).device
@@ -117,8 +116,7 @@ def validate(
         metric = (metrics or {}).get(task)
         for start in range(0, len(pairs.hq), CHUNK):
             chosen = slice(start, start + CHUNK)
-            tensors = {name: getattr(pairs, name)[chosen].to(device) for name in ("hq", "lq", "thumbnail")}
-            batch = replace(pairs, **tensors, tasks=pairs.tasks[chosen])
+            batch = PairBatch(pairs.hq[chosen].to(device), pairs.lq[chosen].to(device), pairs.tasks[chosen])
             generator = torch.Generator(device).manual_seed(start)
             with record_routing(modules.unet) if modules.unet.config.moe_routing != "none" else nullcontext([]) as maps:
                 restored = _restore(modules, stage, batch, noise_scheduler, generator).clamp(-1, 1)
@@ -141,19 +139,14 @@ def validate(
 def _restore(
     modules: FoundIRModules, stage: StageConfig, batch: PairBatch, noise_scheduler: SchedulerMixin, generator: torch.Generator
 ) -> torch.Tensor:
-    if stage.objective == "autoencoder":
-        return modules.vae.decode(modules.vae.encode(batch.hq).latent_dist.mode(), fidelity=0).sample
-    if stage.objective == "refinement":
-        return refine(modules, batch)
-    if stage.objective == "toning":
-        return tone(modules, batch.lq, batch)
-    if stage.restores:
-        fidelity = 0.0 if stage.plain_share == 1 else 1.0  # a stage without skips is measured without them
-        return restore_in_one_step(modules, batch, noise_scheduler, generator, fidelity)
-    # What users will run, but for the decoder's skips: they are trained in a later stage.
-    pipeline = FoundIRPipeline(modules.vae, modules.lq_encoder, modules.unet, copy.deepcopy(noise_scheduler))
+    if stage.objective == "restoration":
+        picture, estimate = restore(modules, stage, batch.lq, noise_scheduler, generator)
+        if modules.tone is None or stage.tone == "off":
+            return picture
+        return modules.tone.apply_curves(picture, modules.tone(modules.tone.thumbnail(estimate), stage.tone))
+    pipeline = FoundIRPipeline(**modules.components(), scheduler=copy.deepcopy(noise_scheduler))
     pipeline.set_progress_bar_config(disable=True)
-    options = {"num_inference_steps": SAMPLING_STEPS, "fidelity": 0.0, "tile_size": None, "tile_overlap": 0, "output_type": "pt"}
+    options = {"num_inference_steps": SAMPLING_STEPS, "tile_size": None, "tile_overlap": 0, "output_type": "pt"}
     restored = pipeline(list((batch.lq + 1) / 2), generator=generator, **options).images
     return torch.stack(list(restored)).to(batch.lq) * 2 - 1
 

@@ -18,7 +18,7 @@ def fresh_pipeline() -> FoundIRPipeline:
     """The configuration `nano` with random weights on every path, the same at every call."""
     modules, scheduler = build_modules("nano", seed=0)
     awaken(modules, std=0.05)
-    pipe = FoundIRPipeline(vae=modules.vae.eval(), lq_encoder=modules.lq_encoder.eval(), unet=modules.unet.eval(), scheduler=scheduler)
+    pipe = FoundIRPipeline(**modules.eval().components(), scheduler=scheduler)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from small import BASE, all_components, awaken_adapter, fresh_pipeline, restored
 
-from foundir_hf import load_pipeline
 from foundir_hf.adapters.attach import AdapterConfig, adapted_components, add_adapter, without_adapters
 from foundir_hf.adapters.files import save_adapter
 
@@ -19,7 +20,7 @@ def test_a_fresh_adapter_changes_nothing_and_a_trained_one_can_be_switched_off_t
     pipe = fresh_pipeline()
     base = restored(pipe)
     count = add_adapter(pipe, config)
-    assert all_components(pipe) == ["lq_encoder", "unet", "vae"]
+    assert all_components(pipe) == ["lq_encoder", "unet", "tone"]
     assert torch.equal(restored(pipe), base)
     trained = {name for part in adapted_components(pipe).values() for name, p in part.named_parameters() if p.requires_grad}
     assert all(".default." in f"{name}." for name in trained)
@@ -35,7 +36,7 @@ def test_a_fresh_adapter_changes_nothing_and_a_trained_one_can_be_switched_off_t
     pipe.delete_adapters("default")
     assert all_components(pipe) == []
     assert torch.equal(restored(pipe), base)
-    total = sum(p.numel() for part in (pipe.lq_encoder, pipe.unet, pipe.vae) for p in part.parameters())
+    total = sum(p.numel() for part in (pipe.lq_encoder, pipe.unet, pipe.tone) for p in part.parameters())
     assert count.base == total
     assert 0 < count.share < 0.2
     assert str(count) == f"{count.adapter:,} parameters, {count.adapter / total:.1%} of {total:,}"
@@ -43,7 +44,7 @@ def test_a_fresh_adapter_changes_nothing_and_a_trained_one_can_be_switched_off_t
 
 def test_every_component_counts_by_itself():
     base = restored(fresh_pipeline())
-    for component in ("lq_encoder", "unet", "vae"):
+    for component in ("lq_encoder", "unet", "tone"):
         pipe = fresh_pipeline()
         add_adapter(pipe, AdapterConfig(components=(component,)))
         awaken_adapter(pipe, std=0.3)
@@ -82,31 +83,53 @@ def test_one_of_two_nested_adapters_is_saved_under_its_own_names(tmp_path):
     save_adapter(pipe, tmp_path / "alone", BASE, "a")
     add_adapter(pipe, AdapterConfig("adaptir"), "b")
     save_adapter(pipe, tmp_path / "nested", BASE, "a")
-    keys = [set(safe_open(tmp_path / n / "vae" / "adapter_model.safetensors", "pt").keys()) for n in ("alone", "nested")]
+    keys = [set(safe_open(tmp_path / n / "tone" / "adapter_model.safetensors", "pt").keys()) for n in ("alone", "nested")]
     assert keys[0] == keys[1]
 
 
 def test_attention_is_adapted_where_there_is_any(sdxl):
-    import copy
-
     pipe = copy.deepcopy(sdxl)
     add_adapter(pipe, AdapterConfig(targets="attention"))
-    assert "unet" in all_components(pipe)
+    assert all_components(pipe) == ["lq_encoder", "unet"]
     names = {name.rsplit(".", 1)[-1] for name, module in pipe.unet.named_modules() if hasattr(module, "lora_A")}
     assert names == {"to_q", "to_k", "to_v", "0"}
 
 
 @pytest.mark.parametrize("method", ["lora", "adaptir"])
-@pytest.mark.parametrize(("targets", "parts"), [("refiner", {"refiner"}), ("refiner_and_tone", {"refiner", "tone_curves"})])
-def test_the_refiner_and_the_tone_curves_are_adapted_alone(method, targets, parts):
-    pipe = load_pipeline("tiny")
-    add_adapter(pipe, AdapterConfig(method, targets=targets))
-    assert all_components(pipe) == ["lq_encoder"]
-    adapted = {name for name, module in pipe.lq_encoder.named_modules() if isinstance(module, BaseTunerLayer)}
-    assert {name.split(".")[0] for name in adapted} == parts
-    assert ("tone_curves.whole_out" in adapted) == (method == "lora" and targets == "refiner_and_tone")
-    with pytest.raises(ValueError, match="`targets` 'refiner': no such modules in unet, vae"):
-        add_adapter(pipe, AdapterConfig(method, targets="refiner", components=("unet", "vae")), "b")
+def test_the_encoder_and_the_tone_curves_are_adapted_in_their_residual_blocks(method):
+    pipe = fresh_pipeline()
+    add_adapter(pipe, AdapterConfig(method, components=("lq_encoder", "tone")))
+    assert all_components(pipe) == ["lq_encoder", "tone"]
+    adapted, plain = adapted_layers(pipe.lq_encoder)
+    assert {name.split(".")[0] for name in adapted} == {"conv_in", "down_blocks", "up_blocks"}
+    assert plain == {"downsamplers.0", "downsamplers.1", "upsamplers.0", "upsamplers.1", "conv_out", "lq_proj", "estimate_proj"}
+    _, plain = adapted_layers(pipe.tone)
+    assert plain == {"down", "summary.0", "summary.2", "modulation"}
+
+
+@pytest.mark.parametrize("method", ["lora", "adaptir"])
+def test_a_pipeline_without_tone_curves_is_adapted_in_what_it_has(method, sdxl):
+    pipe = copy.deepcopy(sdxl)
+    count = add_adapter(pipe, AdapterConfig(method, rank=2))
+    assert all_components(pipe) == ["lq_encoder", "unet"]
+    assert count.base == sum(p.numel() for part in (sdxl.lq_encoder, sdxl.unet) for p in part.parameters())
+    adapted, _ = adapted_layers(pipe.lq_encoder)
+    assert {"encoder.conv_in", "encoder.down_blocks.0.resnets.0.conv1", "encoder.mid_block.resnets.1.conv2"} <= adapted
+    base = restored(sdxl)
+    assert torch.equal(restored(pipe), base)
+    awaken_adapter(pipe)
+    assert not torch.equal(restored(pipe), base)
+    pipe.unload_lora_weights()
+    assert torch.equal(restored(pipe), base)
+    with pytest.raises(ValueError, match="`targets` 'convolutions': no such modules in tone"):
+        add_adapter(pipe, AdapterConfig(method, components=("tone",)))
+
+
+def adapted_layers(model: torch.nn.Module) -> tuple[set[str], set[str]]:
+    """The names of the convolutions and linear layers of a component that carry an adapter, and of those that do not."""
+    adapted = {name for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    layers = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)}
+    return adapted, {name for name in layers if not any(name.startswith(f"{other}.") for other in adapted)}
 
 
 def test_an_adapter_learns():
@@ -129,8 +152,8 @@ def test_an_adapter_learns():
     ("options", "message"),
     [
         ({"method": "prefix"}, "`method` must be one of lora, adaptir; got 'prefix'"),
-        ({"targets": "all"}, "`targets` must be one of convolutions, refiner, refiner_and_tone, attention; got 'all'"),
-        ({"components": ("scheduler",)}, r"`components` must be of lq_encoder, unet, vae; got \['scheduler'\]"),
+        ({"targets": "all"}, "`targets` must be one of convolutions, attention; got 'all'"),
+        ({"components": ("vae",)}, r"`components` must be of lq_encoder, unet, tone; got \['vae'\]"),
         ({"components": ()}, "`components` must be of"),
         ({"rank": 0}, "`rank` and `reduction` must be at least 1, got 0 and 8"),
         ({"method": "adaptir", "dora": True}, "are of LoRA, got the method 'adaptir'"),
@@ -144,8 +167,8 @@ def test_a_wrong_configuration_is_refused(options, message):
 
 def test_modules_that_are_not_there_and_names_that_are_taken_are_refused():
     pipe = fresh_pipeline()
-    with pytest.raises(ValueError, match="`targets` 'attention': no such modules in vae"):
-        add_adapter(pipe, AdapterConfig(targets="attention", components=("vae",)))
+    with pytest.raises(ValueError, match="`targets` 'attention': no such modules in tone"):
+        add_adapter(pipe, AdapterConfig(targets="attention", components=("tone",)))
     add_adapter(pipe, AdapterConfig())
     with pytest.raises(ValueError, match="already exists"):
         add_adapter(pipe, AdapterConfig())

@@ -56,12 +56,12 @@ def load(folder: Path):
 def test_what_is_written_is_what_peft_writes_and_says_where_it_belongs(adapter, base):
     folder, _ = adapter
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    parts = [f"{c}/{f}" for c in ("lq_encoder", "unet", "vae") for f in ("adapter_config.json", "adapter_model.safetensors")]
+    parts = [f"{c}/{f}" for c in ("lq_encoder", "tone", "unet") for f in ("adapter_config.json", "adapter_model.safetensors")]
     assert files == ["README.md", "foundir_adapter.json", *parts]
     index = json.loads((folder / "foundir_adapter.json").read_text())
     assert index["base"]["checkpoint"] == "nano"
-    assert sorted(index["base"]["weights"]) == [f"{c}/diffusion_pytorch_model.safetensors" for c in ("lq_encoder", "unet", "vae")]
-    assert index["components"] == ["lq_encoder", "unet", "vae"]
+    assert sorted(index["base"]["weights"]) == [f"{c}/diffusion_pytorch_model.safetensors" for c in ("lq_encoder", "tone", "unet")]
+    assert index["components"] == ["lq_encoder", "unet", "tone"]
     assert index["parameters"] == sum(
         t.numel() for c in index["components"] for t in load_file(folder / c / "adapter_model.safetensors").values()
     )
@@ -86,7 +86,7 @@ def test_it_is_loaded_and_called_after_its_folder(adapter, base):
 
 def test_plain_peft_reads_every_component(adapter, base):
     pipe = load(base)
-    for name in ("lq_encoder", "unet", "vae"):
+    for name in ("lq_encoder", "unet", "tone"):
         PeftModel.from_pretrained(getattr(pipe, name), adapter[0], subfolder=name)
     assert torch.allclose(restored(pipe), adapter[1], atol=1e-5)
 
@@ -102,7 +102,7 @@ from safetensors.torch import load_file
 from foundir_hf import load_pipeline
 from small import restored
 pipe = load_pipeline({str(base)!r})
-for name in ("lq_encoder", "unet", "vae"):
+for name in ("lq_encoder", "unet", "tone"):
     PeftModel.from_pretrained(getattr(pipe, name), {str(folder)!r}, subfolder=name)
 assert torch.allclose(restored(pipe), load_file({str(tmp_path / "expected.safetensors")!r})["image"], atol=1e-5)
 """
@@ -130,10 +130,10 @@ def test_saving_again_replaces_an_adapter_and_nothing_else(adapter, base, tmp_pa
 def test_another_base_is_refused_and_both_are_named(adapter, tmp_path):
     other = fresh_pipeline()
     with torch.no_grad():
-        other.vae.pixel_skip.conv.bias.add_(1)
+        other.tone.whole_out.bias.add_(1)
     other.save_pretrained(tmp_path / "other")
     pipe = load(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"trained on 'nano', and this is '.*other.*': 1 weight files differ, vae/diffusion"):
+    with pytest.raises(ValueError, match=r"trained on 'nano', and this is '.*other.*': 1 weight files differ, tone/diffusion"):
         load_adapter(pipe, adapter[0])
     assert all_components(pipe) == []
     load_adapter(pipe, adapter[0], check_base=False)
@@ -141,7 +141,7 @@ def test_another_base_is_refused_and_both_are_named(adapter, tmp_path):
         load_adapter(fresh_pipeline(), adapter[0])
 
 
-def spoil_weights(change: Callable[[dict], None], component: str = "vae") -> Callable[[Path], None]:
+def spoil_weights(change: Callable[[dict], None], component: str = "tone") -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         path = folder / component / "adapter_model.safetensors"
         weights = {key: tensor.clone() for key, tensor in load_file(path).items()}  # the file is mapped, and about to be replaced
@@ -166,21 +166,21 @@ def rename(weights: dict) -> None:
 
 
 SPOILT = {
-    "not a number": (spoil_weights(lambda w: next(iter(w.values())).fill_(float("nan"))), "`vae` holds weights that are not finite"),
+    "not a number": (spoil_weights(lambda w: next(iter(w.values())).fill_(float("nan"))), "`tone` holds weights that are not finite"),
     "infinite": (spoil_weights(lambda w: next(iter(w.values())).fill_(float("inf")), "lq_encoder"), "`lq_encoder` holds weights"),
     "pickle": (to_pickle, r"adapter_model\.bin is a pickle, which can run code and is never read"),
     "no safetensors": (lambda f: (f / "unet" / "adapter_model.safetensors").write_bytes(b"PK\3\4" * 9), "is no safetensors file"),
-    "missing key": (spoil_weights(lambda w: w.pop(next(iter(w)))), "does not fit `vae`: 1 keys missing"),
-    "unknown key": (spoil_weights(rename), "does not fit `vae`"),
+    "missing key": (spoil_weights(lambda w: w.pop(next(iter(w)))), "does not fit `tone`: 1 keys missing"),
+    "unknown key": (spoil_weights(rename), "does not fit `tone`"),
     "foreign prefix": (spoil_weights(lambda w: w.update(x=torch.zeros(1))), r"keys must start with 'base_model\.model\.', got 'x'"),
-    "other shape": (spoil_weights(lambda w: w.update({next(iter(w)): torch.zeros(3, 3)})), "does not fit `vae`"),
+    "other shape": (spoil_weights(lambda w: w.update({next(iter(w)): torch.zeros(3, 3)})), "does not fit `tone`"),
     "no index": (lambda f: (f / "foundir_adapter.json").unlink(), r"is no adapter: foundir_adapter\.json is missing"),
     "broken index": (lambda f: (f / "foundir_adapter.json").write_text("{"), "cannot be read"),
     "list": (lambda f: (f / "foundir_adapter.json").write_text("[]"), "must hold a mapping, got list"),
     "no base": (spoil_json("foundir_adapter.json", base=None), "must hold `method`, `components` and `base`"),
     "foreign component": (spoil_json("foundir_adapter.json", components=["../x"]), "`components` must be of"),
     "foreign method": (spoil_json("foundir_adapter.json", method="eval"), "the method must be 'lora' or 'adaptir', got 'eval'"),
-    "no configuration": (lambda f: (f / "vae" / "adapter_config.json").unlink(), r"vae/adapter_config\.json is missing"),
+    "no configuration": (lambda f: (f / "tone" / "adapter_config.json").unlink(), r"tone/adapter_config\.json is missing"),
 }  # fmt: skip
 
 
@@ -194,11 +194,19 @@ def test_what_cannot_be_trusted_is_refused_and_leaves_the_pipeline_as_it_was(cas
     assert all_components(pipe) == []
 
 
+def test_a_part_for_a_component_that_is_not_there_is_refused(adapter, base):
+    pipe = load(base)
+    pipe.tone = None
+    with pytest.raises(ValueError, match="has a part for `tone`, which this pipeline lacks"):
+        load_adapter(pipe, adapter[0], check_base=False)
+    assert all_components(pipe) == []
+
+
 def test_a_configuration_cannot_make_anything_be_imported(changed, base, tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
     evil = {"megatron_config": {"a": 1}, "megatron_core": "evil", "auto_mapping": {"parent_library": "evil", "base_model_class": "x"}}
-    for component in ("lq_encoder", "unet", "vae"):
+    for component in ("lq_encoder", "unet", "tone"):
         spoil_json(f"{component}/adapter_config.json", **evil)(changed)
     load_adapter(load(base), changed)
     assert not (tmp_path / "ran").exists()

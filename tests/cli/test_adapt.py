@@ -24,7 +24,7 @@ from foundir_hf.cli import main
 from foundir_hf.cli.common import UsageError, split_weight
 from foundir_hf.hub import load_pipeline
 from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline
-from foundir_hf.training.adapt import adapt, adaptation_recipe, tone_difference, usual_targets
+from foundir_hf.training.adapt import adapt, adaptation_recipe, tone_difference, usual_components
 from foundir_hf.training.build import build_modules, prepare_modules
 from foundir_hf.training.config import TrainConfig
 from foundir_hf.training.loop import parameter_groups, train
@@ -35,10 +35,10 @@ SMALL = ["--batch-size", "2", "--crop-size", "16"]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    """`nano`, fresh: it returns the photograph as it is, more or less."""
+    """`nano`, fresh: it returns the photograph as it is."""
     modules, scheduler = build_modules("nano", seed=0)
     folder = tmp_path_factory.mktemp("base") / "nano"
-    FoundIRPipeline(modules.vae, modules.lq_encoder, modules.unet, scheduler).save_pretrained(folder)
+    FoundIRPipeline(**modules.components(), scheduler=scheduler).save_pretrained(folder)
     return folder
 
 
@@ -122,21 +122,69 @@ def test_other_methods_write_what_can_be_used_too(method, base, pairs, tmp_path)
     assert f"- {method}\n" in (output / "README.md").read_text()
 
 
-@pytest.mark.parametrize(("damage", "parts"), [("dark", {"refiner", "tone_curves"}), ("soft", {"refiner"})])
-def test_what_restores_first_is_adapted_without_running_the_rest(damage, parts, pairs, base, tmp_path, capsys):
-    if damage == "soft":  # the tones are right
-        shutil.copytree(pairs, tmp_path / "soft")
-        for path in (tmp_path / "soft").glob("*/LQ/*.png"):
-            Image.open(path.parents[1] / "HQ" / path.name).filter(ImageFilter.GaussianBlur(1)).save(path)
-        pairs = tmp_path / "soft"
+def soften(pairs: Path, copy: Path) -> Path:
+    """The same pairs with the right tones."""
+    shutil.copytree(pairs, copy)
+    for path in copy.glob("*/LQ/*.png"):
+        Image.open(path.parents[1] / "HQ" / path.name).filter(ImageFilter.GaussianBlur(1)).save(path)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("damage", "components", "tone"), [("dark", ["lq_encoder", "tone"], "auto"), ("soft", ["lq_encoder"], "off")], ids=["dark", "soft"]
+)
+def test_tones_are_learnt_from_views_where_the_pairs_differ_in_them(damage, components, tone, pairs, base, tmp_path, capsys):
+    if damage == "soft":
+        pairs = soften(pairs, tmp_path / "soft")
     command = ["adapt", pairs, "-o", tmp_path / "out", "--checkpoint", base, "--steps", "2", *SMALL]
     assert main(list(map(str, command))) == 0
-    settings = json.loads((tmp_path / "out.run" / "settings.json").read_text())
-    assert settings["stages"][0]["objective"] == "lq_pixels"
-    weights = load_file(tmp_path / "out" / "lq_encoder" / "adapter_model.safetensors")
-    assert f"targets: {'refiner_and_tone' if 'tone_curves' in parts else 'refiner'}\n" in capsys.readouterr().out
-    taught = {name.split(".")[2] for name in weights}
-    assert taught == parts
+    (stage,) = json.loads((tmp_path / "out.run" / "settings.json").read_text())["stages"]
+    assert (stage["objective"], stage["num_inference_steps"], stage["tone"]) == ("restoration", 1, tone)
+    assert (stage["context_size"] == stage["crop_size"]) == (tone == "auto")
+    assert f"components: {' '.join(components)}\n" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "foundir_adapter.json").read_text())["components"] == components
+
+
+@pytest.mark.parametrize(
+    ("options", "trained"),
+    [
+        (["--components", "unet"], {"unet"}),
+        (["--components", "tone", "lq_encoder"], {"lq_encoder", "tone"}),
+        (["--method", "full"], {"lq_encoder", "tone", "unet"}),
+        (["--method", "full", "--components", "tone"], {"tone"}),
+    ],
+)
+def test_the_components_that_are_named_are_trained_and_no_others(options, trained, pairs, base, tmp_path):
+    out = tmp_path / "out"
+    command = ["adapt", pairs, "-o", out, "--checkpoint", base, "--steps", "3", "--learning-rate", "0.02", *options, *SMALL]
+    assert main(list(map(str, command))) == 0
+    if "full" not in options:
+        assert {path.parent.name for path in out.glob("*/adapter_model.safetensors")} == trained
+        return
+    changed = set()
+    for component in ("lq_encoder", "tone", "unet"):
+        before, after = (load_file(folder / component / "diffusion_pytorch_model.safetensors") for folder in (base, out))
+        changed |= {component} if any((before[key] - after[key]).abs().max() > 1e-3 for key in before) else set()
+    assert changed == trained
+
+
+def test_the_gate_of_the_tone_curves_opens_to_a_change_of_tone_that_is_small(base, pairs, tmp_path):
+    shutil.copytree(pairs, tmp_path / "pale")
+    for path in (tmp_path / "pale").glob("*/LQ/*.png"):
+        Image.open(path.parents[1] / "HQ" / path.name).point(lambda v: v * 0.88 + 4).save(path)
+    adapter = AdapterConfig(rank=4, components=("tone",))
+    config = adaptation_recipe(str(base), adapter, steps=60, batch_size=2, crop_size=32, learning_rate=0.02)
+    (gain,) = adapt(config, tmp_path / "pale", tmp_path / "out").gains.values()
+    assert gain.base == gain.before
+    assert gain.after > gain.base + 3
+
+
+def test_crops_of_the_usual_sizes():
+    views = adaptation_recipe("tiny", AdapterConfig(components=("lq_encoder", "tone"))).stages[0]
+    crops = adaptation_recipe("tiny", AdapterConfig(components=("lq_encoder", "unet"))).stages[0]
+    assert (views.crop_size, views.context_size, views.tone) == (192, 192, "auto")
+    assert (crops.crop_size, crops.context_size, crops.tone) == (64, 256, "off")
+    assert views.learning_rate > crops.learning_rate  # the UNet's
 
 
 def test_tones_differ_where_light_does_and_not_where_detail_does():
@@ -147,11 +195,23 @@ def test_tones_differ_where_light_does_and_not_where_detail_does():
     assert tone_difference(images, noisy) < 0.01
 
 
-def test_a_checkpoint_without_a_refiner_is_adapted_everywhere(pairs, tmp_path):
+def test_what_is_usually_adapted_depends_on_checkpoint_and_data(base, pairs, sdxl, tmp_path):
+    soft = soften(pairs, tmp_path / "soft")
+    sdxl.save_pretrained(tmp_path / "sdxl")
     modules, scheduler = build_modules("nano")
-    modules.lq_encoder.register_to_config(refiner_channels=None)
-    FoundIRPipeline(modules.vae, modules.lq_encoder, modules.unet, scheduler).save_pretrained(tmp_path / "plain")
-    assert usual_targets(str(tmp_path / "plain"), pairs) == "convolutions"
+    modules.tone = None
+    FoundIRPipeline(**modules.components(), scheduler=scheduler).save_pretrained(tmp_path / "toneless")
+    found = {folder.name: [usual_components(str(folder), data) for data in (pairs, soft)] for folder in (base, *tmp_path.glob("[!s]*"))}
+    assert found == {"nano": [("lq_encoder", "tone"), ("lq_encoder",)], "toneless": [("lq_encoder",)] * 2}
+    assert usual_components(str(tmp_path / "sdxl"), pairs) == ("lq_encoder", "unet")
+
+
+def test_a_checkpoint_like_the_paper_s_is_adapted(sdxl, pairs, tmp_path):
+    sdxl.save_pretrained(tmp_path / "sdxl")
+    command = ["adapt", pairs, "-o", tmp_path / "out", "--checkpoint", tmp_path / "sdxl", "--steps", "2", *SMALL]
+    assert main(list(map(str, command))) == 0
+    assert json.loads((tmp_path / "out" / "foundir_adapter.json").read_text())["components"] == ["lq_encoder", "unet"]
+    load_adapter(load_pipeline(tmp_path / "sdxl"), tmp_path / "out")
 
 
 def test_photographs_learn_a_sub_task(base, pairs, tmp_path, capsys):
@@ -215,6 +275,7 @@ def test_a_command_told_to_end_writes_a_checkpoint_and_goes_on_when_it_is_given_
         (["nowhere"], "there is no such folder"),
         (["{pairs}", "--validation", "nowhere"], "there is no such folder"),
         (["{pairs}", "--method", "magic"], "invalid choice: 'magic'"),
+        (["{pairs}", "--components", "vae"], "invalid choice: 'vae'"),
         (["{pairs}", "--method", "adaptir", "--dora"], "are of LoRA, got the method 'adaptir'"),
         (["{pairs}", "--targets", "attention", "--rank", "0"], "must be a whole number in [1, 1024], got '0'"),
         (["{pairs}", "--crop-size", "20"], "`--crop-size` must be a multiple of 16, got 20"),
@@ -233,14 +294,16 @@ def test_what_cannot_be_adapted_is_told_in_one_line_and_leaves_nothing(options, 
 
 
 def test_an_adapter_that_does_not_belong_is_refused_by_other_verbs(adapter, base, pairs, tmp_path, capsys):
-    photo = pairs / "val" / "LQ" / "3.png"
-    line = refused(capsys, "restore", photo, "-o", tmp_path / "out.png", "--adapter", adapter)  # --checkpoint tiny
+    photo, other = pairs / "val" / "LQ" / "3.png", tmp_path / "other"
+    modules, scheduler = build_modules("nano", seed=1)
+    FoundIRPipeline(**modules.components(), scheduler=scheduler).save_pretrained(other)
+    line = refused(capsys, "restore", photo, "-o", tmp_path / "out.png", "--adapter", adapter, "--checkpoint", other)
     assert "The adapter was trained on 'nano', and this is" in line
     assert "is no adapter" in refused(capsys, "restore", photo, "-o", tmp_path / "out.png", "--adapter", pairs, "--checkpoint", base)
     assert "`--adapter` needs a checkpoint" in refused(
         capsys, "evaluate", "--paired", pairs / "val", "--checkpoint", "none", "--adapter", adapter
     )
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [other]
 
 
 def test_a_weight_follows_the_last_colon_unless_the_path_has_it(tmp_path, monkeypatch):
@@ -263,12 +326,12 @@ def test_a_recipe_trains_an_adapter_in_the_script_s_loop_too(base, pairs, tmp_pa
     text = f"""
 configuration: nano
 initial_checkpoint: {base}
-adapter: {{method: lora, rank: 2, components: [vae]}}
+adapter: {{method: lora, rank: 2, components: [lq_encoder, tone]}}
 reference_samples: 1
 reference_size: 32
 stages:
-  - {{name: a, objective: end_to_end, steps: 2, batch_size: 1, crop_size: 16, context_size: 32, trainable: {{vae.: 1.0}}}}
-  - {{name: b, objective: end_to_end, steps: 2, batch_size: 1, crop_size: 16, context_size: 32, trainable: {{vae.skips.: 1.0}}}}
+  - {{name: a, objective: restoration, steps: 2, batch_size: 1, crop_size: 16, context_size: 32, trainable: {{lq_encoder.: 1.0}}}}
+  - {{name: b, objective: restoration, steps: 2, batch_size: 1, crop_size: 32, context_size: 32, trainable: {{tone.: 1.0}}}}
 """
     recipe.write_text(text)
     config = TrainConfig.from_yaml(recipe)
@@ -288,9 +351,9 @@ stages:
 
 
 def test_only_the_adapter_learns(base):
-    config = adaptation_recipe(str(base), AdapterConfig("lora", components=("vae",)))
+    config = adaptation_recipe(str(base), AdapterConfig("lora", components=("tone",)))
     modules, _ = prepare_modules(config)
-    (group,) = parameter_groups(modules, config.stages[0])
+    groups = parameter_groups(modules, config.stages[0])
     trained = {name for name, parameter in modules.named_parameters() if parameter.requires_grad}
-    assert len(group["params"]) == len(trained)
-    assert all(".lora_" in name and name.startswith("vae.") for name in trained)
+    assert sum(len(group["params"]) for group in groups) == len(trained)
+    assert all(".lora_" in name and name.startswith("tone.") for name in trained)

@@ -77,17 +77,17 @@ def test_a_suite_gives_a_table_a_report_a_page_and_pictures(run, data, checkpoin
     assert pages <= written
     assert written - pages <= pictures
     report = json.loads((out / "report.json").read_text())
-    assert (report["version"], report["seed"], report["options"]["fidelity"], report["suite"]) == (__version__, 7, 1.0, "suite")
+    assert (report["version"], report["seed"], report["options"]["tone"], report["suite"]) == (__version__, 7, "auto", "suite")
     assert set(report["hashes"]) == {str(f.relative_to(checkpoint)) for f in checkpoint.rglob("*.safetensors")}
     assert [(s["set"], s["task"], s["image"]) for s in report["images"]] == [
         ("clean", "gaussian_noise", "a.png"),
         ("clean", "clean", "a.png"),
         ("real", "real", "b.png"),
     ]
-    assert set(report["images"][2]["methods"]) == {"input", "restored", "ceiling", "lanczos"}
+    assert set(report["images"][2]["methods"]) == {"input", "restored", "lanczos"}
     assert [entry["channel"] for entry in report["data"]] == ["rgb", "y"]
     timing = json.loads((out / "timing.json").read_text())
-    assert {row["method"] for row in timing["tasks"]} == {"restored", "ceiling", "lanczos", "nlm", "total_variation"}
+    assert {row["method"] for row in timing["tasks"]} == {"restored", "lanczos", "nlm", "total_variation"}
     assert "| clean | gaussian_noise | restored | 1 |" in (out / "timing.md").read_text()
     for name in written - pages:
         assert name in (out / "report.md").read_text()
@@ -131,7 +131,7 @@ def test_help_names_every_metric_and_does_not_wait_for_torch():
 
 def test_folders_of_one_s_own_are_measured_without_writing_anything(run, data, checkpoint, tmp_path):
     before = sorted(tmp_path.rglob("*"))
-    without = ("--without", "ceiling", "--without", "baselines", "--metrics", "psnr")
+    without = ("--without", "baselines", "--metrics", "psnr")
     code, out, _ = run("--paired", data / "real", "--unpaired", data / "clean", *without, "--checkpoint", checkpoint)
     assert code == 0
     assert cells(out)[0] == ["family", "images", "input dB", "output dB", "gain"]
@@ -171,6 +171,7 @@ def test_what_cannot_be_measured_is_refused(refused, data, checkpoint, tmp_path)
     assert "must be a folder" in refused("--clean", clean, "--outputs", "x=nowhere", *rest)
     assert "got 'mse'" in refused("--clean", clean, "--metrics", "psnr,mse", *rest)
     assert "is a file" in refused("--clean", clean, "-o", clean / "a.png", *rest)
+    assert "`--tile-overlap` must be a multiple of 32" in refused("--clean", clean, "--tile-overlap", 16, *rest)
     for inside in (clean, clean / "new" / "out"):
         assert "among the photographs" in refused("--clean", clean, "-o", inside, *rest)
 

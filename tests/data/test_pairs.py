@@ -26,12 +26,12 @@ def bank(tmp_path_factory) -> PhotoBank:
 
 
 def source(bank: PhotoBank, proportions: dict[str, float], **changes) -> PairSource:
-    options = {"batch_size": 4, "crop_size": 16, "context_size": 32, "thumbnail_size": 8, **changes}
+    options = {"batch_size": 4, "crop_size": 16, "context_size": 32, **changes}
     return PairSource(bank, proportions, **options)
 
 
 def equal(a: PairBatch, b: PairBatch) -> bool:
-    return torch.equal(a.hq, b.hq) and torch.equal(a.lq, b.lq) and torch.equal(a.thumbnail, b.thumbnail) and a.tasks == b.tasks
+    return torch.equal(a.hq, b.hq) and torch.equal(a.lq, b.lq) and a.tasks == b.tasks
 
 
 MIXED = {"gaussian_noise": 1.0, "jpeg": 1.0, "haze": 1.0, "motion_blur": 0.5, "mixture": 0.5, "clean": 0.5}
@@ -53,9 +53,8 @@ def test_batches_have_their_shapes_and_lie_between_minus_one_and_one(bank):
     for step in range(4):
         batch = pairs.batch(pairs.generator(step))
         assert batch.hq.shape == batch.lq.shape == (6, 3, 16, 16)
-        assert batch.thumbnail.shape == (6, 3, 8, 8)
         assert len(batch.tasks) == 6
-        for tensor in (batch.hq, batch.lq, batch.thumbnail):
+        for tensor in (batch.hq, batch.lq):
             assert tensor.isfinite().all()
             assert -1 <= tensor.min() < tensor.max() <= 1
 
@@ -97,18 +96,6 @@ def test_each_pair_carries_the_damage_of_its_task(bank):
         else:
             assert (lq - hq).std() > 0.01
             assert lq.mean() == pytest.approx(float(hq.mean()), abs=0.15)
-
-
-def test_the_thumbnail_shows_the_surroundings_and_the_crop_lies_within_them(bank):
-    pairs = source(bank, {"clean": 1.0}, thumbnail_size=32)  # as large as the surroundings: a copy
-    offsets = set()
-    for step in range(12):
-        batch = pairs.batch(pairs.generator(step))
-        windows = batch.thumbnail.unfold(2, 16, 1).unfold(3, 16, 1)  # (B, 3, 17, 17, 16, 16)
-        distance = (windows - batch.lq[:, :, None, None]).abs().amax(dim=(0, 1, 4, 5))
-        assert distance.min() < 1e-6
-        offsets.add(divmod(int(distance.argmin()), 17))
-    assert len(offsets) > 6
 
 
 def test_surroundings_smaller_than_the_crop_and_unknown_tasks_are_refused(bank):
@@ -157,7 +144,7 @@ def test_pairs_in_memory_keep_their_lq_and_their_task(tmp_path):
 
 def test_pairs_keep_their_tone_and_clean_crops_get_another():
     hq = torch.full((2, 3, 32, 32), 120, dtype=torch.uint8)
-    batch = make_batch(hq, [hq[0], None], ["a pair", "clean"], 16, 8, torch.Generator().manual_seed(0), augmentation=Augmentation(tone=1.0))
+    batch = make_batch(hq, [hq[0], None], ["a pair", "clean"], 16, torch.Generator().manual_seed(0), augmentation=Augmentation(tone=1.0))
     assert torch.allclose(batch.hq[0], torch.tensor(120 / 255 * 2 - 1))
     assert (batch.hq[1] - batch.hq[0]).abs().max() > 0.01
     assert torch.allclose(batch.lq[1], batch.hq[1], atol=2 / 255)

@@ -190,16 +190,15 @@ def test_a_share_without_a_sample_is_an_error_and_no_endless_wait(tmp_path):
 
 
 def pairs(source, proportions: dict[str, float], **options) -> PairStream:
-    return PairStream(source, proportions, batch_size=4, crop_size=16, context_size=20, thumbnail_size=4, workers=0, **options)
+    return PairStream(source, proportions, batch_size=4, crop_size=16, context_size=20, workers=0, **options)
 
 
 def test_batches_have_the_shapes_and_ranges_of_those_from_memory(photos):
     stream = pairs(open_source(photos), {"gaussian_noise": 1.0, "low_light": 1.0})
     batch = stream.batch(stream.generator(0))
     assert batch.hq.shape == batch.lq.shape == (4, 3, 16, 16)
-    assert batch.thumbnail.shape == (4, 3, 4, 4)
     assert set(batch.tasks) <= {"gaussian_noise", "low_light"}
-    assert all(-1 <= tensor.min() < tensor.max() <= 1 for tensor in (batch.hq, batch.lq, batch.thumbnail))
+    assert all(-1 <= tensor.min() < tensor.max() <= 1 for tensor in (batch.hq, batch.lq))
     assert not torch.equal(batch.hq, batch.lq)
 
 

@@ -12,7 +12,6 @@ from pictures import pixels, save
 from PIL import Image
 
 from foundir_hf.evaluation.benchmark import check, measure
-from foundir_hf.evaluation.ceiling import ceiling, truth_latents
 from foundir_hf.evaluation.metrics import psnr
 from foundir_hf.evaluation.outputs import Outputs
 from foundir_hf.evaluation.suites import Suite, folder_suite, load_suite
@@ -43,7 +42,7 @@ def test_every_method_is_scored_on_every_image(pipeline, suite):
     expected = [(task, image) for task in ("gaussian_noise", "clean", "noise_sigma_50") for image in ("a.png", "b.png")]
     assert [(m.score.task, m.score.image) for m in found] == [*expected, ("small", "x.png"), ("real", "r.png")]
     noisy, clean, rough, small, real = (found[i] for i in (0, 2, 4, 6, 7))
-    assert list(noisy.score.methods) == ["input", "restored", "ceiling", "nlm", "total_variation"]
+    assert list(noisy.score.methods) == ["input", "restored", "nlm", "total_variation"]
     assert noisy.score.baselines == ("nlm", "total_variation")
     for name, image in noisy.images.items():
         assert noisy.score.methods[name]["psnr"] == psnr(image, pixels(seed=0))
@@ -51,7 +50,7 @@ def test_every_method_is_scored_on_every_image(pipeline, suite):
     assert math.isfinite(clean.score.methods["restored"]["psnr"] or 0)
     assert rough.images["input"].dtype == np.float64
     assert rough.score.methods["input"]["psnr"] == pytest.approx(20 * math.log10(255 / 50), abs=0.3)
-    assert list(small.score.methods) == ["input", "restored", "ceiling", "lanczos", "unsharp_fine", "unsharp"]
+    assert list(small.score.methods) == ["input", "restored", "lanczos", "unsharp_fine", "unsharp"]
     assert all(image.shape == (40, 48, 3) for image in small.images.values())
     assert real.score.methods == {"input": {"psnr": None, "ssim": None}, "restored": {"psnr": None, "ssim": None}}
     assert set(small.seconds) == set(small.images) - {"input"}
@@ -73,7 +72,7 @@ def test_two_runs_are_equal_and_another_seed_is_not(pipeline, suite, tmp_path):
 
 
 def test_what_is_not_asked_for_is_not_run(pipeline, suite):
-    bare = list(measure(suite, pipeline, metrics=("psnr",), with_ceiling=False, with_baselines=False))
+    bare = list(measure(suite, pipeline, metrics=("psnr",), with_baselines=False))
     assert {tuple(m.score.methods) for m in bare} == {("input", "restored")}
     assert all(m.score.baselines == () for m in bare)
     without_model = list(measure(suite, metrics=("psnr",)))
@@ -91,7 +90,7 @@ def test_other_methods_are_scored_where_they_have_outputs(suite, tmp_path):
         list(measure(suite, outputs=[Outputs("input", tmp_path / "DnCNN", suite)], metrics=("psnr",)))
 
 
-@pytest.mark.parametrize("names", [["input"], ["restored"], ["ceiling"], ["lanczos"], ["nlm"], ["DnCNN", "DnCNN"]])
+@pytest.mark.parametrize("names", [["input"], ["restored"], ["lanczos"], ["nlm"], ["DnCNN", "DnCNN"]])
 def test_names_of_our_own_methods_are_refused_before_anything_is_measured(suite, tmp_path, names):
     save(tmp_path / "DnCNN" / "small" / "x.png", pixels(40, 48, seed=9))
     outputs = [Outputs(name, tmp_path / "DnCNN", suite) for name in names]
@@ -105,36 +104,3 @@ def test_missing_photographs_are_told_before_anything_is_measured(tmp_path):
     save(tmp_path / "clean" / "a.png", pixels())
     with pytest.raises(ValueError, match="nowhere"):
         next(measure(folder_suite([tmp_path / "clean"], [tmp_path / "nowhere"]), metrics=("psnr",)))
-
-
-# Ceiling
-
-
-def test_the_ceiling_is_the_truth_through_the_autoencoder(pipeline):
-    truth, degraded = pixels(32, 48), pixels(32, 48, seed=1)
-    with torch.no_grad():
-        image = torch.from_numpy(truth).permute(2, 0, 1)[None].float() / 127.5 - 1
-        decoded = pipeline.vae.decode(pipeline.vae.encode(image).latent_dist.mode(), fidelity=0).sample
-    expected = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round()[0].permute(1, 2, 0).numpy()
-    result = np.asarray(ceiling(pipeline, Image.fromarray(degraded), truth, fidelity=0.0))
-    assert np.abs(result - expected).max() <= 1
-    other = np.asarray(ceiling(pipeline, Image.fromarray(degraded), degraded, fidelity=0.0))
-    assert not np.array_equal(result, other)  # without the photograph all of it comes from the latents
-
-
-def test_the_ceiling_looks_at_the_degraded_image_as_far_as_fidelity_says(pipeline):
-    truth = pixels(32, 48)
-    full = [np.asarray(ceiling(pipeline, Image.fromarray(pixels(32, 48, seed=s)), truth, fidelity=1.0)) for s in (1, 2)]
-    none = [np.asarray(ceiling(pipeline, Image.fromarray(pixels(32, 48, seed=s)), truth, fidelity=0.0)) for s in (1, 2)]
-    assert not np.array_equal(*full)
-    assert np.array_equal(*none)
-
-
-@pytest.mark.parametrize("size", [(33, 47), (7, 5), (96, 64)])
-def test_latents_of_any_size_fit_the_pipeline_s(pipeline, size):
-    truth = pixels(*size)
-    latents = truth_latents(pipeline, truth, tile_size=64, tile_overlap=32)
-    multiple, scale = pipeline.size_multiple, pipeline.latent_scale_factor
-    assert latents.shape[2:] == tuple(-(-side // multiple) * multiple // scale for side in size)
-    result = ceiling(pipeline, Image.fromarray(truth), truth, tile_size=64, tile_overlap=32, num_inference_steps=2)
-    assert np.asarray(result).shape == truth.shape

@@ -13,14 +13,14 @@ from foundir_hf.evaluation.statistics import bootstrap_interval, summarise
 
 def score(family: str, task: str, image: str, before: float, after: float, **others: float) -> Score:
     methods = {"input": {"psnr": before}, "restored": {"psnr": after}} | {name: {"psnr": value} for name, value in others.items()}
-    return Score("set", family, task, image, methods, tuple(name for name in others if name != "ceiling"))
+    return Score("set", family, task, image, methods, tuple(others))
 
 
 SCORES = [
-    score("noise", "gaussian_noise", "a.png", 20.0, 26.0, ceiling=30.0, nlm=25.0, median=21.0),
+    score("noise", "gaussian_noise", "a.png", 20.0, 26.0, nlm=25.0, median=21.0),
     score("clean", "clean", "a.png", math.inf, 40.0),
-    score("noise", "camera_noise", "a.png", 30.0, 31.0, ceiling=32.0, nlm=29.0),
-    score("noise", "gaussian_noise", "b.png", 22.0, math.inf, ceiling=31.0, nlm=28.0, median=22.0),
+    score("noise", "camera_noise", "a.png", 30.0, 31.0, nlm=29.0),
+    score("noise", "gaussian_noise", "b.png", 22.0, math.inf, nlm=28.0, median=22.0),
     score("clean", "clean", "b.png", math.inf, math.inf),
     score("same", "same", "b.png", math.inf, math.inf),
 ]
@@ -29,8 +29,8 @@ SCORES = [
 def test_summaries_average_finite_scores_by_group_in_order_of_appearance():
     rows = summarise(SCORES)
     assert [row["family"] for row in rows] == ["noise", "clean", "same"]
-    shown = [[row[k] for k in ("images", "psnr_input", "psnr_output", "gain", "psnr_ceiling")] for row in rows]
-    assert shown == [[3, 25.0, 28.5, 3.5, 31.0], [2, None, 40.0, None, None], [1, None, None, None, None]]
+    shown = [[row[k] for k in ("images", "psnr_input", "psnr_output", "gain")] for row in rows]
+    assert shown == [[3, 25.0, 28.5, 3.5], [2, None, 40.0, None], [1, None, None, None]]
     assert [row["identical"] for row in rows] == [{"restored": 1}, {"input": 2, "restored": 1}, {"input": 1, "restored": 1}]
     assert [(row["task"], row["images"]) for row in summarise(SCORES, "task")[:3]] == [
         ("gaussian_noise", 2),

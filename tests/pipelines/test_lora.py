@@ -13,6 +13,7 @@ import torch
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from test_remote_code import STRANGER
+from weights import awaken
 
 from foundir_hf.adapters.attach import AdapterConfig, adapted_components, adapter_parameters, add_adapter
 from foundir_hf.adapters.files import Base, save_adapter
@@ -27,7 +28,8 @@ PICTURE = torch.rand(3, 24, 40, generator=torch.Generator().manual_seed(5))
 def base(tmp_path_factory) -> Path:
     modules, scheduler = build_modules("nano", seed=0)
     folder = tmp_path_factory.mktemp("lora") / "nano"
-    FoundIRPipeline(modules.vae, modules.lq_encoder, modules.unet, scheduler).save_pretrained(folder)
+    awaken(modules)
+    FoundIRPipeline(**modules.components(), scheduler=scheduler).save_pretrained(folder)
     return folder
 
 
@@ -63,7 +65,7 @@ def test_a_lora_is_loaded_fused_and_unloaded(pipe, lora):
     plain = restored(pipe)
     pipe.load_lora_weights(lora, adapter_name="scans")
     adapted = restored(pipe)
-    assert pipe.get_list_adapters() == {name: ["scans"] for name in ("lq_encoder", "unet", "vae")}
+    assert pipe.get_list_adapters() == {name: ["scans"] for name in ("lq_encoder", "unet", "tone")}
     assert pipe.get_active_adapters() == ["scans"]
     assert not torch.allclose(adapted, plain, atol=1e-3)
     pipe.fuse_lora()
@@ -79,7 +81,6 @@ def test_a_lora_is_loaded_fused_and_unloaded(pipe, lora):
 
 
 def test_a_fused_pipeline_is_saved_with_the_lora_in_its_weights(pipe, lora, tmp_path):
-    pipe.lq_encoder.register_to_config(tone_threshold=0.9)  # which adapters take away
     pipe.load_lora_weights(lora)
     adapted = restored(pipe)
     pipe.fuse_lora()
@@ -88,7 +89,6 @@ def test_a_fused_pipeline_is_saved_with_the_lora_in_its_weights(pipe, lora, tmp_
     other = load_pipeline(tmp_path / "fused")
     other.set_progress_bar_config(disable=True)
     assert torch.allclose(restored(other), adapted, atol=1e-4)
-    assert other.lq_encoder.config.tone_threshold == 0
 
 
 def test_two_loras_are_merged_by_weight_into_a_pipeline_that_needs_neither(pipe, lora, tmp_path):
@@ -120,14 +120,13 @@ def test_what_was_not_fused_takes_nothing_with_it(pipe, lora):
     pipe.load_lora_weights(lora)
     pipe.unload_lora_weights()
     assert torch.equal(restored(pipe), plain)
-    assert pipe.lq_encoder.config.tone_threshold == 0.1
 
 
 def test_diffusers_own_file_is_written_and_read(pipe, lora, base, tmp_path):
     pipe.load_lora_weights(lora, adapter_name="scans")
     adapted = restored(pipe)
-    layers = {f"{c}_lora_layers": get_peft_model_state_dict(getattr(pipe, c), adapter_name="scans") for c in ("unet", "lq_encoder", "vae")}
-    metadata = {f"{c}_lora_adapter_metadata": getattr(pipe, c).peft_config["scans"].to_dict() for c in ("unet", "lq_encoder", "vae")}
+    layers = {f"{c}_lora_layers": get_peft_model_state_dict(getattr(pipe, c), adapter_name="scans") for c in ("unet", "lq_encoder", "tone")}
+    metadata = {f"{c}_lora_adapter_metadata": getattr(pipe, c).peft_config["scans"].to_dict() for c in ("unet", "lq_encoder", "tone")}
     FoundIRPipeline.save_lora_weights(tmp_path / "with", **layers, **metadata)
     FoundIRPipeline.save_lora_weights(tmp_path / "without", **layers)
     assert [p.name for p in (tmp_path / "with").iterdir()] == ["pytorch_lora_weights.safetensors"]
@@ -158,7 +157,7 @@ def test_diffusers_loads_a_component_by_itself(pipe, lora, base):
     ("weights", "message"),
     [
         ({}, "holds no weights"),
-        ({"text_encoder.a.lora_A.weight": torch.zeros(1, 1)}, "must start with one of lq_encoder, unet, vae; got 'text_encoder.a"),
+        ({"text_encoder.a.lora_A.weight": torch.zeros(1, 1)}, "must start with one of lq_encoder, unet, tone; got 'text_encoder.a"),
         ({"unet.nowhere.lora_A.weight": torch.zeros(2, 4), "unet.nowhere.lora_B.weight": torch.zeros(4, 2)}, "does not fit `unet`"),
         ({"unet.conv_out.lora_A.weight": torch.full((2, 32, 3, 3), float("nan"))}, "not finite"),
     ],

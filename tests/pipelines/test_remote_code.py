@@ -98,8 +98,9 @@ def test_the_shipped_source_is_the_package_s_to_the_byte(pipeline, tmp_path):
         "lq_encoder/lq_encoder_foundir.py",
         "pipeline_foundir.py",
         "tiling_foundir.py",
+        "tone/tone_curves_foundir.py",
         "unet/unet_foundir.py",
-        "vae/autoencoder_foundir.py",
+        "vae/cosine_autoencoder_foundir.py",
     ]
     for path in shipped:
         (original,) = PACKAGE.rglob(path.name)

@@ -59,9 +59,8 @@ def plain_sdxl() -> StableDiffusionXLPipeline:
     """SDXL in small as diffusers has it, without text encoders: nothing here asks for them."""
     torch.manual_seed(0)
     unet = {name: value for name, value in SMALL_SDXL.items() if not name.startswith(("lq_", "moe_"))}
-    vae = {name: value for name, value in SMALL_VAE.items() if not name.startswith("lq_")}
     return StableDiffusionXLPipeline(
-        vae=AutoencoderKL(**vae).eval(),
+        vae=AutoencoderKL(**SMALL_VAE).eval(),
         text_encoder=None,
         text_encoder_2=None,
         tokenizer=None,

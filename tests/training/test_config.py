@@ -20,7 +20,7 @@ GOOD = """
 configuration: tiny
 seed: 4
 stages:
-  - {name: first, objective: autoencoder, steps: 3, trainable: {vae.: 1.0}}
+  - {name: first, objective: restoration, steps: 3, trainable: {lq_encoder.: 1.0}, num_inference_steps: 0}
   - {name: second, objective: diffusion, steps: 5, trainable: {unet.: 0.5}, tasks: {haze: 2.0}, learning_rate: 0.01}
 """
 
@@ -35,7 +35,7 @@ def test_a_recipe_becomes_stages_in_order_with_defaults(tmp_path):
     config = TrainConfig.from_yaml(write(tmp_path, GOOD))
     assert (config.configuration, config.seed, config.mixed_precision) == ("tiny", 4, "no")
     assert [stage.name for stage in config.stages] == ["first", "second"]
-    assert config.stages[0] == StageConfig("first", "autoencoder", 3, {"vae.": 1.0})
+    assert config.stages[0] == StageConfig("first", "restoration", 3, {"lq_encoder.": 1.0}, num_inference_steps=0)
     assert config.stages[0].tasks == {"clean": 1.0}
     assert (config.stages[1].tasks, config.stages[1].learning_rate) == ({"haze": 2.0}, 0.01)
 
@@ -75,8 +75,9 @@ def test_every_recipe_names_existing_objectives_tasks_and_parameters(path):
         assert set(stage.tasks) <= set(TASKS)
         assert stage.steps > stage.warmup_steps >= 0
         assert stage.context_size >= stage.crop_size
-        assert stage.crop_size % 16 == 0  # the autoencoder and the denoiser halve it
-        assert 0 <= stage.diffusion_share + stage.plain_share <= 1
+        assert stage.crop_size % 32 == 0  # pyramid and denoiser halve it
+        assert stage.tone == "off" or stage.objective != "restoration" or stage.crop_size == stage.context_size  # curves need whole views
+        assert 0 <= stage.diffusion_share <= 1
         assert isinstance(stage.learning_rate, float)
         assert parameter_groups(modules, stage)  # raises for a prefix without parameters
 

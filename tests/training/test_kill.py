@@ -27,15 +27,15 @@ reference_samples: 1
 reference_size: 32
 stages:
   - name: restore
-    objective: end_to_end
+    objective: restoration
     steps: {STEPS}
     warmup_steps: 2
     batch_size: 2
     micro_batch_size: 1
-    crop_size: 16
-    context_size: 24
+    crop_size: 32
+    context_size: 32
     diffusion_share: 0.3
-    trainable: {{unet.: 1.0, lq_encoder.: 0.5, vae.skips.: 1.0}}
+    trainable: {{unet.: 1.0, lq_encoder.: 0.5, tone.: 1.0}}
     tasks: {{low_light: 1.0, gaussian_noise: 1.0}}
     equilibrium: {{strategy: des, interval: 3, max_change: 0.2}}
 """

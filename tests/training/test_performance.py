@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,27 +12,34 @@ from diffusers.utils import is_xformers_available
 
 from foundir_hf.data.pairs import PairBatch
 from foundir_hf.interpret import record_routing
+from foundir_hf.models.lq_encoder_foundir import FoundIRPyramidEncoder
 from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline
 from foundir_hf.training.config import StageConfig
 from foundir_hf.training.objectives import FoundIRModules
 from foundir_hf.training.performance import configure
 
-STAGE = StageConfig("stage", "end_to_end", 10, {"": 1.0})
+STAGE = StageConfig("stage", "restoration", 10, {"": 1.0})
 
 
 def copied(pipe: FoundIRPipeline) -> FoundIRModules:
-    return FoundIRModules(*(copy.deepcopy(part) for part in (pipe.vae, pipe.lq_encoder, pipe.unet))).train()
+    return FoundIRModules(*(copy.deepcopy(part) for part in (pipe.vae, pipe.lq_encoder, pipe.unet, pipe.tone))).train()
 
 
 def backward(modules: FoundIRModules, pipe: FoundIRPipeline) -> dict[str, torch.Tensor]:
-    """The gradients of one step through every component: reconstruction, one-step restoration and diffusion together."""
+    """The gradients of one step through every component: one-step restoration and diffusion together."""
     hq = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    batch = PairBatch(hq, hq * 0.5, modules.lq_encoder.thumbnail(hq), ["haze"])
+    batch = PairBatch(hq, hq * 0.5, ["haze"])
     modules.zero_grad(set_to_none=True)
-    for objective in ("autoencoder", "end_to_end", "diffusion"):
+    for objective in ("restoration", "diffusion"):
         stage = StageConfig("stage", objective, 10, {"": 1.0})
         modules(stage, batch, pipe.scheduler, torch.Generator().manual_seed(0)).backward()
     return {name: parameter.grad for name, parameter in modules.named_parameters() if parameter.grad is not None}
+
+
+def _levels(lq_encoder: torch.nn.Module) -> list[torch.nn.Module]:
+    if isinstance(lq_encoder, FoundIRPyramidEncoder):
+        return [*lq_encoder.down_blocks, *lq_encoder.up_blocks]
+    return [*(block.resnets[0] for block in lq_encoder.encoder.down_blocks), lq_encoder.encoder.mid_block]
 
 
 @pytest.fixture(params=["pipeline", "sdxl"])
@@ -54,11 +62,7 @@ def test_what_is_checkpointed_is_computed_twice_and_what_is_not_once(pipe):
     modules.zero_grad(set_to_none=True)
     large = {
         **{f"expert {i}": expert for i, expert in enumerate(modules.unet.conv_in.moe.experts)},
-        **{f"skip {i}": skip for i, skip in enumerate(modules.vae.skips)},
-        **{f"up block {i}": block for i, block in enumerate(modules.vae.decoder.up_blocks)},
-        **{f"resnet {i}": block.resnets[0] for i, block in enumerate(modules.lq_encoder.encoder.down_blocks)},
-        "middle of the decoder": modules.vae.decoder.mid_block,
-        "middle of the LQ encoder": modules.lq_encoder.encoder.mid_block,
+        **{f"level {i}": block for i, block in enumerate(_levels(modules.lq_encoder))},
         "UNet": modules.unet.down_blocks[0].resnets[0],
     }
     calls = dict.fromkeys(large, 0)
@@ -70,7 +74,7 @@ def test_what_is_checkpointed_is_computed_twice_and_what_is_not_once(pipe):
     for name in large:
         counted(name)
     hq = torch.rand(1, 3, 64, 64) * 2 - 1
-    batch = PairBatch(hq, hq * 0.5, modules.lq_encoder.thumbnail(hq), ["haze"])
+    batch = PairBatch(hq, hq * 0.5, ["haze"])
     for enabled, times in ((True, 2), (False, 1)):
         configure(modules, gradient_checkpointing=enabled, attention="sdpa")
         calls.update(dict.fromkeys(large, 0))
@@ -83,7 +87,7 @@ def test_what_is_checkpointed_is_computed_twice_and_what_is_not_once(pipe):
 def test_checkpointing_keeps_fewer_bytes_for_the_backward_pass(pipe):
     modules = copied(pipe)
     hq = torch.rand(1, 3, 64, 64) * 2 - 1
-    batch = PairBatch(hq, hq * 0.5, modules.lq_encoder.thumbnail(hq), ["haze"])
+    batch = PairBatch(hq, hq * 0.5, ["haze"])
     weights = {parameter.untyped_storage().data_ptr() for parameter in modules.parameters()}
     kept = []
     for enabled in (False, True):
@@ -97,7 +101,7 @@ def test_checkpointing_keeps_fewer_bytes_for_the_backward_pass(pipe):
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss = modules(STAGE, batch, pipe.scheduler, torch.Generator().manual_seed(0))
+            loss = modules(replace(STAGE, tone="off"), batch, pipe.scheduler, torch.Generator().manual_seed(0))
         kept.append(sum(storages.values()))
         del loss
     assert kept[1] < 0.5 * kept[0]

@@ -67,10 +67,25 @@ def test_the_smoke_recipe_runs_as_a_user_runs_it_and_its_model_restores(samples,
     assert Image.open(restored).size == Image.open(SAMPLES[0]).size
 
 
+@pytest.mark.parametrize("path", sorted((CONFIGS / "ablation").glob("*.yaml")), ids=lambda path: path.stem)
+def test_an_ablation_trains_what_it_says(path, samples, tmp_path):
+    config = TrainConfig.from_yaml(path)
+    (stage,) = config.stages
+    tasks = dict.fromkeys(list(stage.tasks)[:2], 1.0)
+    stage = replace(stage, steps=2, warmup_steps=1, batch_size=2, crop_size=64, context_size=64, tasks=tasks)
+    config = replace(config, stages=(stage,), reference_samples=1, reference_size=64)
+    modules, noise_scheduler = prepare_modules(config)
+    before = {name: value.clone() for name, value in modules.named_parameters()}
+    train(config, modules, noise_scheduler, samples, tmp_path / "run")
+    moved = {name for name, value in modules.named_parameters() if not value.equal(before[name])}
+    for prefix in stage.trainable:
+        assert any(name.startswith(prefix) for name in moved) == (stage.trainable[prefix] > 0), prefix
+
+
 def test_the_sdxl_recipe_has_the_paper_s_numbers():
     config = TrainConfig.from_yaml(CONFIGS / "sdxl.yaml")
     assert (config.betas, config.weight_decay, config.max_grad_norm, config.ema_decay) == ((0.9, 0.999), 1e-2, 1.0, 0.9999)
-    first, second = config.stages[:2]
+    first, second = config.stages
     assert (first.steps, second.steps) == (6_000, 150_000)
     assert second.learning_rate == pytest.approx(5e-5)
     assert second.learning_rate * second.trainable["lq_encoder."] == pytest.approx(5e-6)
@@ -107,9 +122,9 @@ def test_the_sdxl_recipe_trains_sdxl_in_small(folder, samples, tmp_path):
     train(config, modules, noise_scheduler, samples, tmp_path / "run")
     assert all(value.isfinite().all() for value in modules.state_dict().values())
     moved = {".".join(name.split(".")[:2]) for name, value in modules.state_dict().items() if not value.equal(before[name])}
-    assert moved >= {"unet.conv_in", "unet.mid_block", "lq_encoder.encoder", "vae.skips"}
-    assert not moved & {"vae.encoder", "vae.decoder", "vae.quant_conv", "vae.post_quant_conv"}  # the frame of the diffusion
+    assert moved >= {"unet.conv_in", "unet.mid_block", "lq_encoder.encoder"}
+    assert not any(name.startswith("vae.") for name in moved)  # the frame of the diffusion
     log = rows(tmp_path / "run")
-    assert [row["stage"] for row in log if "loss" in row] == ["scheduler", "joint", "fidelity", "few_step"]
+    assert [row["stage"] for row in log if "loss" in row] == ["scheduler", "joint"]
     assert all(math.isfinite(row["loss"]) and row["skipped"] == 0 for row in log if "loss" in row)
     assert load_pipeline(tmp_path / "run" / "joint").unet.config.cross_attention_dim == modules.unet.config.cross_attention_dim

@@ -29,9 +29,9 @@ def test_the_start_computes_what_sdxl_does(plain_sdxl, folder):
         assert torch.equal(ours, plain_sdxl.unet(latents, 500, text, added_cond_kwargs=added).sample)
         encoded = plain_sdxl.vae.encode(images).latent_dist.mode()
         assert torch.equal(modules.vae.encode(images).latent_dist.mode(), encoded)
-        assert torch.equal(modules.vae.decode(encoded, fidelity=0).sample, plain_sdxl.vae.decode(encoded).sample)
-        kept = modules.vae.decode(encoded, lq_features=lq.lq_features, lq_pixel_values=images).sample
-    torch.testing.assert_close(kept, images)  # the skips fit the LQ encoder
+        assert torch.equal(modules.vae.decode(encoded).sample, plain_sdxl.vae.decode(encoded).sample)
+    assert modules.tone is None
+    assert not modules.unet.config.latent_residual
 
 
 def test_the_schedule_is_sdxl_s_and_clips_no_latents(plain_sdxl, folder):
@@ -44,7 +44,7 @@ def test_what_is_fresh_follows_from_the_seed(folder):
     first, again, other = (load_modules(str(folder), seed)[0].state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(value, again[name]) for name, value in first.items())
     changed = {name.split(".")[1] for name, value in first.items() if not torch.equal(value, other[name])}
-    assert changed == {"conv_in", "skips"}
+    assert changed == {"conv_in"}
 
 
 def test_another_routing_starts_from_the_same_weights(folder):

@@ -18,7 +18,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
-from test_loop import CODEC_IN_PARTS, CONFIG, SHARED, in_two_processes, rows
+from test_loop import CONFIG, PIXELS_IN_PARTS, SHARED, in_two_processes, rows
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from foundir_hf.adapters.attach import AdapterConfig
@@ -36,11 +36,11 @@ RECIPE = replace(
     # With transformer blocks, which are gathered by themselves.
     unet={"mid_block_type": "UNetMidBlock2DCrossAttn", "cross_attention_dim": 16, "attention_head_dim": 16},
     # Two micro-batches for each process, whose objectives need other components.
-    stages=(CODEC_IN_PARTS, replace(SHARED, micro_batch_size=1)),
+    stages=(PIXELS_IN_PARTS, replace(SHARED, micro_batch_size=1)),
     checkpoint_minutes=60,
     gradient_checkpointing=True,
 )
-CODEC_ALONE = replace(RECIPE, stages=(replace(CODEC_IN_PARTS, steps=3),), checkpoint_minutes=0)
+PIXELS_ALONE = replace(RECIPE, stages=(replace(PIXELS_IN_PARTS, steps=3),), checkpoint_minutes=0)
 
 
 def train(config: TrainConfig, data: Path, output: Path, seed: int = 3) -> None:
@@ -77,7 +77,7 @@ def sharded(data, tmp_path_factory) -> Path:
 def test_two_sharded_processes_learn_what_one_process_learns_from_the_same_recipe(data, tmp_path, sharded, monkeypatch):
     monkeypatch.setattr(torch, "channels_last", torch.contiguous_format)  # FSDP takes no other, and the last bits differ
     train(RECIPE, data, tmp_path)
-    for stage in ("codec", "one_step"):
+    for stage in ("pixels", "one_step"):
         one, two = weights(tmp_path / stage), weights(sharded / stage)
         assert one.keys() == two.keys()
         assert [name for name in one if not torch.allclose(two[name], one[name], atol=2e-5)] == []
@@ -128,11 +128,11 @@ def test_an_interrupted_sharded_run_ends_with_the_weights_of_an_uninterrupted_on
 
 def _clip_and_skip(number: int, data: Path, output: Path) -> None:
     _shard("fsdp.yaml")
-    train(replace(CODEC_ALONE, max_grad_norm=1e-4), data, output / "clipped")
-    objective, calls = objectives.OBJECTIVES["autoencoder"], count()
+    train(replace(PIXELS_ALONE, max_grad_norm=1e-4), data, output / "clipped")
+    objective, calls = objectives.OBJECTIVES["restoration"], count()
     broken = lambda *arguments: objective(*arguments) * (float("nan") if number == 1 and next(calls) == 1 else 1)  # noqa: E731
-    objectives.OBJECTIVES["autoencoder"] = broken
-    train(CODEC_ALONE, data, output / "broken")
+    objectives.OBJECTIVES["restoration"] = broken
+    train(PIXELS_ALONE, data, output / "broken")
 
 
 def test_sharded_gradients_are_really_clipped_and_an_update_broken_in_one_process_is_skipped_in_all(data, tmp_path):
@@ -146,7 +146,7 @@ def test_sharded_gradients_are_really_clipped_and_an_update_broken_in_one_proces
     assert 0 < sizes["clipped"] <= 1e-4 < sizes["broken"]
     (row,) = (row for row in rows(tmp_path / "broken") if "skipped" in row)
     assert (row["skipped"], row["step"]) == (1, 3)
-    assert all(value.isfinite().all() for value in weights(tmp_path / "broken" / "codec").values())
+    assert all(value.isfinite().all() for value in weights(tmp_path / "broken" / "pixels").values())
 
 
 # --- What is refused ---

@@ -17,12 +17,12 @@ def test_tensorboard_gets_numbers_and_pictures(data, tmp_path):
 
     stage = StageConfig(
         "restore",
-        "end_to_end",
+        "restoration",
         steps=2,
-        trainable={"vae.skips.": 1.0},
+        trainable={"tone.gate.": 1.0},
         batch_size=2,
-        crop_size=16,
-        context_size=16,
+        crop_size=32,
+        context_size=32,
         tasks={"low_light": 1.0, "gaussian_noise": 1.0},
     )
     config = TrainConfig("nano", (stage,), reference_samples=1, reference_size=32, trackers=("tensorboard",))

@@ -17,13 +17,13 @@ reference_samples: 1
 reference_size: 32
 stages:
   - name: restore
-    objective: end_to_end
+    objective: restoration
     steps: 1
     warmup_steps: 0
     batch_size: 1
-    crop_size: 16
-    context_size: 16
-    trainable: {vae.skips.: 1.0}
+    crop_size: 32
+    context_size: 32
+    trainable: {tone.gate.: 1.0}
     tasks: {low_light: 1.0, gaussian_noise: 1.0}
 """
 
@@ -49,8 +49,8 @@ def run(tmp_path, monkeypatch, capsys) -> Callable[..., str]:
     ("old", "new", "options", "message"),
     [
         ("steps: 1", "step: 1", (), "recipe.yaml: stage 0: unknown keys ['step']; accepted are"),
-        ("objective: end_to_end", "objective: [", (), "recipe.yaml: no YAML: while parsing a flow"),
-        ("vae.skips.", "vae.skip.", (), "Stage 'restore': `trainable` prefixes ['vae.skip.'] match no parameter."),
+        ("objective: restoration", "objective: [", (), "recipe.yaml: no YAML: while parsing a flow"),
+        ("tone.gate.", "tone.gates.", (), "Stage 'restore': `trainable` prefixes ['tone.gates.'] match no parameter."),
         ("low_light", "lowlight", (), "'lowlight'"),
         ("nano", "nano\ninitial_checkpoint: nobody/nothing", (), "nobody/nothing"),
         ("nano", "nano\ntrackers: [aim]", (), "`trackers`: aim cannot be used: not installed."),

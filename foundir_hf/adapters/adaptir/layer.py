@@ -174,8 +174,10 @@ class AdaptIRLayer(nn.Module, BaseTunerLayer):
             height, width = self._grid(hidden_states.shape[1])
             maps = hidden_states.transpose(1, 2).unflatten(2, (height, width))
             return block(maps, (height, width)).flatten(2).transpose(1, 2)
+        if hidden_states.ndim == 2:  # a vector is a map of one pixel
+            return block(hidden_states[..., None, None], (1, 1)).flatten(1)
         if hidden_states.ndim != 4:
-            raise ValueError(f"AdaptIR takes (B, C, H, W), (B, H, W, C) or (B, N, C), got {tuple(hidden_states.shape)}.")
+            raise ValueError(f"AdaptIR takes (B, C, H, W), (B, H, W, C), (B, N, C) or (B, C), got {tuple(hidden_states.shape)}.")
         if self.channels_last:
             return block(hidden_states.permute(0, 3, 1, 2), shape[1:3]).permute(0, 2, 3, 1)
         return block(hidden_states, shape[-2:])

@@ -1,0 +1,154 @@
+"""Tone curves: what is wrong with a whole photograph's exposure, haze and colour, told from a thumbnail and undone last.
+
+Hub code: this file is copied verbatim next to the weights, so it imports torch and diffusers only.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.loaders import PeftAdapterMixin
+from torch import nn
+
+
+class FoundIRToneCurves(ModelMixin, ConfigMixin, PeftAdapterMixin):
+    """For every place and colour of a photograph a curve, `light -> (gain * light + offset) ** gamma`.
+
+    Haze is `I = J t + A (1 - t)`, so `J` is a gain and an offset of `I`; an under-exposed `J` is a gain and a power of it. Both vary
+    slowly, so a grid of a quarter of the thumbnail's side holds them, in the way of the bilateral grids of HDRNet (Gharbi et al., SIGGRAPH
+    2017) and the curves of Zero-DCE (CVPR 2020). The grid is interpolated to pixels, so detail passes untouched.
+
+    A pale photograph may be meant so. How sure the network is that the tones are wrong is a gate in [0, 1] on the logarithms of gain and
+    gamma and on the offset, a hard sigmoid (Louizos et al., ICLR 2018), so that it can close altogether.
+
+    Args:
+        image_channels (`int`): Of the photograph.
+        channels (`int`): Width at half the thumbnail's size; half as many again at a quarter.
+        thumbnail_size (`int`): Side of the thumbnail in pixels, divisible by 4.
+        quantiles (`int`): Of each statistic of the thumbnail that is told as a distribution.
+    """
+
+    max_log_gain, max_log_gamma = 3.0, 1.2
+
+    @register_to_config
+    def __init__(self, image_channels: int = 3, channels: int = 48, thumbnail_size: int = 64, quantiles: int = 16):
+        super().__init__()
+        if thumbnail_size % 4:
+            raise ValueError(f"`thumbnail_size` must be divisible by 4, got {thumbnail_size}.")
+        coarse = channels * 3 // 2
+        self.conv_in = nn.Conv2d(4 * (image_channels + 5), channels, 3, padding=1)
+        self.before = _ResidualBlock(channels)
+        self.down = nn.Conv2d(channels, coarse, 2, stride=2)
+        self.middle = nn.Sequential(_ResidualBlock(coarse), _ResidualBlock(coarse))
+        self.summary = nn.Sequential(
+            nn.Linear(2 * coarse + (image_channels + 2) * quantiles, 2 * coarse), nn.ReLU(), nn.Linear(2 * coarse, 2 * coarse), nn.ReLU()
+        )
+        self.modulation = nn.Linear(2 * coarse, 2 * coarse)
+        self.after = _ResidualBlock(coarse)
+        self.conv_out = nn.Conv2d(coarse, 3 * image_channels, 3, padding=1)
+        self.whole_out = nn.Linear(2 * coarse, 3 * image_channels)
+        self.gate = nn.Linear(2 * coarse + 1, 1)
+        for layer in (self.modulation, self.conv_out, self.whole_out, self.gate):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        # Most photographs are as they were meant, and a small change is the likelier mistake: half open where a tenth of the range changes.
+        with torch.no_grad():
+            self.gate.weight[0, -1], self.gate.bias[0] = 20.0, -2.2 * 10.0
+
+    def thumbnail(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The small copy of whole images that `forward` takes: `(B, C, H, W)` -> `(B, C, thumbnail_size, thumbnail_size)`."""
+        return F.adaptive_avg_pool2d(pixel_values.float(), self.config.thumbnail_size)
+
+    def forward(self, thumbnail: torch.Tensor, mode: Literal["auto", "always"] = "auto") -> torch.Tensor:
+        """Judges whole images by their thumbnails.
+
+        Args:
+            thumbnail (`torch.Tensor` of shape `(batch, image_channels, thumbnail_size, thumbnail_size)`): In [-1, 1].
+            mode (`"auto"` or `"always"`): Whether the gate decides how far the curves are taken, or they are taken as they are. A gate
+                that learns learns from its own image alone: it moves no curve.
+
+        Returns:
+            Log gains, offsets and log gammas of each colour, `(batch, 3 * image_channels, thumbnail_size / 4, thumbnail_size / 4)`.
+        """
+        thumbnail = thumbnail.clamp(-1, 1)  # an estimate may overshoot
+        views, values = _tone_statistics(thumbnail)
+        hidden_states = self.middle(self.down(self.before(self.conv_in(F.pixel_unshuffle(views, 2)))))
+        ordered = values.flatten(2).sort(dim=2).values  # (B, statistics, size**2)
+        places = torch.linspace(0, ordered.shape[2] - 1, self.config.quantiles, device=ordered.device).round().long()
+        pooled = [hidden_states.mean(dim=(2, 3)), hidden_states.amax(dim=(2, 3)), ordered[:, :, places].flatten(1)]
+        whole = self.summary(torch.cat(pooled, dim=1))
+        scale, shift = self.modulation(whole)[:, :, None, None].chunk(2, dim=1)
+        curves = self.conv_out(self.after(hidden_states * (1 + scale) + shift)) + self.whole_out(whole)[:, :, None, None]
+        if mode == "always":
+            return curves
+        curves = curves.detach()
+        change = ((self.apply_curves(thumbnail, curves) - thumbnail).float() / 2).square().mean(dim=(1, 2, 3)).sqrt()
+        # In tenths of the range, so that all that the gate looks at is of like size.
+        logits = self.gate(torch.cat([whole, 10 * change[:, None].to(whole.dtype)], dim=1))
+        return curves * _hard_sigmoid(logits)[:, :, None, None].to(curves.dtype)
+
+    def apply_curves(self, pixel_values: torch.Tensor, curves: torch.Tensor, inverse: bool = False) -> torch.Tensor:
+        """Applies what `forward` returned to whole images.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch, image_channels, height, width)`): In [-1, 1].
+            curves (`torch.Tensor`): Of these images.
+            inverse (`bool`, defaults to `False`): Undo the curves instead; what they cut off at black is lost.
+
+        Returns:
+            Images of the same shape and type; beyond 1 where light overshoots.
+        """
+        log_gain, offset, log_gamma = curves.float().chunk(3, dim=1)
+        gain = (self.max_log_gain * torch.tanh(log_gain / self.max_log_gain)).exp()
+        gamma = (self.max_log_gamma * torch.tanh(log_gamma / self.max_log_gamma)).exp()
+        images = []
+        # Powers and their interpolation in single precision: half of it would band smooth skies. One colour after the other, because the
+        # interpolated curves of a photograph take as much memory as three of it.
+        with torch.autocast(pixel_values.device.type, enabled=False):
+            for colour in range(pixel_values.shape[1]):
+                grids = torch.stack([part[:, colour] for part in (gain, offset, gamma)], dim=1)
+                maps = F.interpolate(grids, size=pixel_values.shape[2:], mode="bilinear", align_corners=False)
+                images.append(_bend((pixel_values[:, colour].float() + 1) / 2, *maps.unbind(dim=1), inverse))
+        return (torch.stack(images, dim=1) * 2 - 1).to(pixel_values.dtype)
+
+
+def _bend(light: torch.Tensor, gain: torch.Tensor, offset: torch.Tensor, gamma: torch.Tensor, inverse: bool) -> torch.Tensor:
+    """One colour through its curves."""
+    # The toe keeps the slope of a power finite at black, and black black.
+    toe = 1 / 255
+    black = toe**gamma
+    if inverse:
+        return ((light.clamp(min=0) + black) ** (1 / gamma) - toe - offset) / gain
+    return ((gain * light + offset).clamp(min=0) + toe) ** gamma - black
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return hidden_states + self.conv2(F.relu(self.conv1(hidden_states)))
+
+
+def _hard_sigmoid(logits: torch.Tensor) -> torch.Tensor:
+    """In [0, 1], both ends included. Its gradient is the softsign's, whose tails are long, so that what is quite shut can learn to open."""
+    soft = F.softsign(logits) / 2
+    return soft + ((1.2 * logits.sigmoid() - 0.1).clamp(0, 1) - soft).detach()
+
+
+def _tone_statistics(thumbnail: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What tells haze and darkness: maps beside the thumbnail's own colours, all about [-1, 1], and those of which quantiles count."""
+    light = (thumbnail + 1) / 2
+    brightest, darkest = light.amax(dim=1, keepdim=True), light.amin(dim=1, keepdim=True)
+    stops = (brightest + 1 / 64).log2() / 3 + 1  # darkness is a factor
+    dark_channel = -F.max_pool2d(-darkest, 5, stride=1, padding=2)  # He et al., TPAMI 2011: haze lifts it
+    luma = light.mean(dim=1, keepdim=True)
+    saturation = 2 * (brightest - darkest) - 1
+    views = [thumbnail, stops, 2 * dark_channel - 1, saturation, 2 * F.max_pool2d(luma, 5, stride=1, padding=2) - 1, 2 * luma - 1]
+    return torch.cat(views, dim=1), torch.cat([thumbnail, stops, saturation], dim=1)
