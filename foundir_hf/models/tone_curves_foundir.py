@@ -105,19 +105,27 @@ class FoundIRToneCurves(ModelMixin, ConfigMixin, PeftAdapterMixin):
         log_gain, offset, log_gamma = curves.float().chunk(3, dim=1)
         gain = (self.max_log_gain * torch.tanh(log_gain / self.max_log_gain)).exp()
         gamma = (self.max_log_gamma * torch.tanh(log_gamma / self.max_log_gamma)).exp()
-        images = []
-        # Powers and their interpolation in single precision: half of it would band smooth skies. One colour after the other, because the
-        # interpolated curves of a photograph take as much memory as three of it.
+        height, width = pixel_values.shape[2:]
+        parts = torch.stack([gain, offset, gamma])  # (3, B, C, size, size)
+        rows, columns = (_interpolation(parts.shape[-1], side, parts.device) for side in (height, width))
+        images = torch.empty_like(pixel_values)
+        # Powers and their interpolation in single precision: half of it would band smooth skies. In bands of rows, because the interpolated
+        # curves of a photograph take as much memory as three of it.
         with torch.autocast(pixel_values.device.type, enabled=False):
-            for colour in range(pixel_values.shape[1]):
-                grids = torch.stack([part[:, colour] for part in (gain, offset, gamma)], dim=1)
-                maps = F.interpolate(grids, size=pixel_values.shape[2:], mode="bilinear", align_corners=False)
-                images.append(_bend((pixel_values[:, colour].float() + 1) / 2, *maps.unbind(dim=1), inverse))
-        return (torch.stack(images, dim=1) * 2 - 1).to(pixel_values.dtype)
+            for top in range(0, height, 256):
+                band = (..., slice(top, top + 256), slice(None))
+                maps = rows[top : top + 256] @ parts @ columns.T  # (3, B, C, rows, W)
+                images[band] = (_bend((pixel_values[band].float() + 1) / 2, *maps.unbind(), inverse) * 2 - 1).to(images.dtype)
+        return images
+
+
+def _interpolation(source: int, target: int, device: torch.device) -> torch.Tensor:
+    """What bilinear interpolation does along one axis: `(target, source)`."""
+    return F.interpolate(torch.eye(source, device=device)[None], size=target, mode="linear", align_corners=False)[0].T
 
 
 def _bend(light: torch.Tensor, gain: torch.Tensor, offset: torch.Tensor, gamma: torch.Tensor, inverse: bool) -> torch.Tensor:
-    """One colour through its curves."""
+    """Light in [0, 1] through its curves."""
     # The toe keeps the slope of a power finite at black, and black black.
     toe = 1 / 255
     black = toe**gamma

@@ -320,14 +320,11 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
         """The whole way of one image, `(1, 3, height, width)` in [0, 1] on the CPU, and back; every stage but the last works in tiles."""
         scale = self.latent_scale_factor
         height, width = pixels.shape[2:]
-        lq = _pad_to_multiple(pixels.mul(2).sub_(1), self.size_multiple)
-        grid = TileGrid(
-            lq.shape[2] // scale, lq.shape[3] // scale, None if tile_size is None else tile_size // scale, tile_overlap // scale
-        )
+        rows, columns = (-(-side // self.size_multiple) * self.size_multiple // scale for side in (height, width))
+        grid = TileGrid(rows, columns, None if tile_size is None else tile_size // scale, tile_overlap // scale)
         passes = 1 if num_inference_steps == 0 else num_inference_steps + 2
         with self.progress_bar(total=len(grid) * passes) as bar:
-            estimate, lq_hidden_states = self.encode_lq(lq, grid, bar)
-            del lq
+            estimate, lq_hidden_states = self.encode_lq(pixels, grid, bar)
             curves = None
             if self.tone is not None and tone != "off":
                 curves = self.tone(_to_module(self.tone.thumbnail(estimate[..., :height, :width]), self.tone, self._execution_device), tone)
@@ -348,25 +345,32 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
                 )
                 del lq_hidden_states
                 image = self.decode_latents(latents, estimate, grid, fidelity, bar)
+        del estimate
         image = image[..., :height, :width]
         if curves is not None and curves.any():  # a shut gate changes nothing
             image = self.tone.apply_curves(image, curves.to(image.device))
         return image.add_(1).div_(2).clamp_(0, 1)
 
-    def encode_lq(self, lq: torch.Tensor, grid: TileGrid, bar) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """The LQ encoder on every tile: its estimate of the whole image in [-1, 1], on the CPU, and each tile's features."""
-        estimate, lq_hidden_states = torch.zeros_like(lq), []
-        for tile in grid.tiles(self.latent_scale_factor):
-            encoded = self.lq_encoder(_to_module(tile.of(lq), self.lq_encoder, self._execution_device))
+    def encode_lq(self, pixels: torch.Tensor, grid: TileGrid, bar) -> tuple[torch.Tensor, torch.Tensor]:
+        """The LQ encoder on every tile: its estimate of the whole padded image in [-1, 1], on the CPU, and all tiles' features, a batch."""
+        scale = self.latent_scale_factor
+        estimate, lq_hidden_states = pixels.new_zeros(1, 3, grid.height * scale, grid.width * scale), None
+        for index, tile in enumerate(grid.tiles(scale)):
+            # Padded and scaled tile by tile: a second copy of a large photograph would be a fifth of all memory.
+            lq = _pad_to_multiple(tile.of(pixels), self.size_multiple).mul(2).sub_(1)
+            encoded = self.lq_encoder(_to_module(lq, self.lq_encoder, self._execution_device))
             tile.of(estimate).add_(encoded.estimate.float().cpu() * tile.weight)
-            lq_hidden_states.append(encoded.lq_hidden_states)
+            if lq_hidden_states is None:
+                # One block: small ones that stay, between large ones that go, would break the memory of a large photograph to pieces.
+                lq_hidden_states = encoded.lq_hidden_states.new_empty(len(grid), *encoded.lq_hidden_states.shape[1:])
+            lq_hidden_states[index] = encoded.lq_hidden_states[0]
             bar.update()
         return estimate, lq_hidden_states
 
     def denoise(
         self,
         estimate: torch.Tensor,
-        lq_hidden_states: list[torch.Tensor],
+        lq_hidden_states: torch.Tensor,
         conditioning: dict[str, torch.Tensor],
         *,
         num_inference_steps: int,
@@ -409,7 +413,7 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
         self,
         latents: torch.Tensor,
         timestep: torch.Tensor,
-        lq_hidden_states: list[torch.Tensor],
+        lq_hidden_states: torch.Tensor,
         conditioning: dict[str, torch.Tensor],
         guidance_scale: float,
         grid: TileGrid,
@@ -420,7 +424,7 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
         guided = guidance_scale > 1
         model_input = self.scheduler.scale_model_input(latents, timestep)
         prediction = torch.zeros_like(latents)
-        for tile, lq_tile in zip(grid.tiles(device=latents.device), lq_hidden_states, strict=True):
+        for tile, lq_tile in zip(grid.tiles(device=latents.device), lq_hidden_states.split(1), strict=True):
             sample = tile.of(model_input).to(self.unet.dtype)
             lq_tile = lq_tile.to(self.unet.dtype)
             if conditioning:
