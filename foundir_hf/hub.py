@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from importlib import import_module
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,10 @@ import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors import safe_open
 
-from .models.cosine_autoencoder_foundir import FoundIRCosineAutoencoder
-from .models.lq_encoder_foundir import FoundIRLQEncoder, FoundIRPyramidEncoder
-from .models.tone_curves_foundir import FoundIRToneCurves
-from .models.unet_foundir import FoundIRUNet2DConditionModel
-from .pipelines.pipeline_foundir import FoundIRPipeline
+from .pipelines.pipeline_foundir import FoundIRPipeline, installed_index
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 DEFAULT_CHECKPOINT = "tiny"
-
-_OWN_CLASSES = {
-    c.__name__: c
-    for c in (FoundIRCosineAutoencoder, FoundIRLQEncoder, FoundIRPyramidEncoder, FoundIRToneCurves, FoundIRUNet2DConditionModel)
-}
-# Other components come from these libraries and nowhere else.
-_LIBRARIES = ("diffusers", "transformers")
 
 
 def resolve_checkpoint(checkpoint: str | Path = DEFAULT_CHECKPOINT, revision: str | None = None) -> Path:
@@ -66,10 +55,11 @@ def _from_hub(checkpoint: str | Path, download: Callable[[], str]) -> str:
     try:
         return download()
     except Exception as error:  # the Hub client raises a dozen unrelated types
-        names = ", ".join(sorted(p.parent.name for p in CHECKPOINTS.glob("*/model_index.json")))
+        names = sorted(p.parent.name for p in CHECKPOINTS.glob("*/model_index.json"))
+        meant = "".join(f" Did you mean {name!r}?" for name in get_close_matches(str(checkpoint), names, n=1))
         raise ValueError(
-            f"`checkpoint` must be one of the bundled ones ({names}), a folder, or a Hub repository that can be reached; got {checkpoint!r}"
-            f" ({type(error).__name__})."
+            f"`checkpoint` must be one of the bundled ones ({', '.join(names)}), a folder, or a Hub repository that can be reached; "
+            f"got {str(checkpoint)!r} ({type(error).__name__}).{meant}"
         ) from error
 
 
@@ -79,6 +69,7 @@ def load_pipeline(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     revision: str | None = None,
+    **kwargs: Any,
 ) -> FoundIRPipeline:
     """Loads a pipeline with this package's classes, from safetensors only.
 
@@ -86,38 +77,15 @@ def load_pipeline(
         checkpoint: See [`resolve_checkpoint`].
         device: Where to put it.
         dtype: Of the weights; by default half precision on CUDA and single precision elsewhere, because CPUs compute half precision ten
-            to three hundred times more slowly.
+            to three hundred times more slowly. `torch_dtype` is taken too.
         revision: Of a Hub repository.
+        kwargs: Of [`FoundIRPipeline.from_pretrained`]: `variant`, `low_cpu_mem_usage`, `quantization_config`, components, ...
     """
     device = torch.device(device)
-    dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
-    index = read_index(checkpoint, revision)
-    held = str(index.get("_class_name"))  # a name, or a file of ours and a name
-    if FoundIRPipeline.__name__ not in held:
-        raise ValueError(f"`checkpoint` {str(checkpoint)!r} must hold a {FoundIRPipeline.__name__}, got {held}.")
-    if "FoundIRAutoencoderKL" in index.get("vae", ()):
-        raise ValueError(f"`checkpoint` {str(checkpoint)!r} is of foundir_hf 0.1, whose commit 04d752d reads it.")
+    dtype = dtype or kwargs.pop("torch_dtype", None) or (torch.float16 if device.type == "cuda" else torch.float32)
+    installed_index(read_index(checkpoint, revision), str(checkpoint))  # before the weights are fetched
     folder = resolve_checkpoint(checkpoint, revision)
-    components = {}
-    for name, entry in index.items():
-        if name.startswith("_") or not isinstance(entry, list):
-            continue
-        library, class_name = entry
-        if class_name is None:
-            continue
-        if class_name in _OWN_CLASSES:
-            component_class = _OWN_CLASSES[class_name]
-        elif library in _LIBRARIES:
-            component_class = getattr(import_module(library), class_name)
-        else:
-            raise ValueError(f"`checkpoint` {str(checkpoint)!r} asks for {library}.{class_name}, which this package does not know.")
-        is_model = issubclass(component_class, torch.nn.Module)
-        kwargs = {"torch_dtype": dtype, "use_safetensors": True} if is_model else {}
-        components[name] = component_class.from_pretrained(folder, subfolder=name, **kwargs)
-    pipeline = FoundIRPipeline(**components)
-    for component in (pipeline.lq_encoder, pipeline.unet):
-        component.to(memory_format=torch.channels_last)  # a tenth faster on CPUs
-    return pipeline.to(device)
+    return FoundIRPipeline.from_pretrained(folder, dtype=dtype, **kwargs).to(device)
 
 
 def stored_dtype(folder: Path) -> torch.dtype:

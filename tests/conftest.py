@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 # Read by torch when it is imported, and by every process that a test starts. Tests run beside each other, a core each; and how many threads
@@ -18,6 +19,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from PIL import Image
 from small_sdxl import SMALL_LQ_ENCODER, SMALL_SDXL, SMALL_VAE
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from weights import awaken
 
 from foundir_hf.configurations import CONFIGURATIONS
@@ -52,6 +54,32 @@ def sdxl() -> FoundIRPipeline:
         unet=awaken(FoundIRUNet2DConditionModel(**SMALL_SDXL)).eval(),
         scheduler=DDIMScheduler(**CONFIGURATIONS["sdxl"]["scheduler"]),
     )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def sdxl_with_text(sdxl, tmp_path_factory) -> FoundIRPipeline:
+    """`sdxl` with both text encoders, of random weights, and a vocabulary of letters."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    words = ["<|startoftext|>", "<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz", *(c + "</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16)
+    config = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        projection_dim=16,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    torch.manual_seed(0)
+    texts = {"text_encoder": CLIPTextModel(config).eval(), "text_encoder_2": CLIPTextModelWithProjection(config).eval()}
+    pipe = FoundIRPipeline(**{**sdxl.components, **texts, "tokenizer": tokenizer, "tokenizer_2": tokenizer})
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -369,6 +369,8 @@ def test_export_writes_weights_and_the_code_that_loads_them(run, checkpoint, tmp
     assert str(tmp_path / "exported") in out
     index = json.loads((tmp_path / "exported" / "model_index.json").read_text())
     assert index["_class_name"] == ["pipeline_foundir", "FoundIRPipeline"]
+    assert "Apache License" in (tmp_path / "exported" / "LICENSE").read_text()
+    assert "license: apache-2.0" in (tmp_path / "exported" / "README.md").read_text()
     files = {str(p.relative_to(tmp_path / "exported")) for p in (tmp_path / "exported").rglob("*") if p.is_file()}
     assert {"pipeline_foundir.py", "unet/unet_foundir.py", "vae/cosine_autoencoder_foundir.py", "tone/tone_curves_foundir.py"} <= files
     for file in checkpoint.rglob("*.safetensors"):

@@ -3,9 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
+import shutil
 from pathlib import Path
 
 from .common import check_writable, checkpoint_folder, load, model_options
+
+# What the Hub shows of a checkpoint that has no card of its own.
+CARD = """---
+license: apache-2.0
+library_name: diffusers
+pipeline_tag: image-to-image
+tags:
+- foundir
+- image-restoration
+---
+
+# {name}
+
+A checkpoint of foundir_hf: blind restoration of damaged photographs (FoundIR-v2).
+
+```py
+from diffusers import DiffusionPipeline
+from PIL import Image
+
+pipe = DiffusionPipeline.from_pretrained("{name}", trust_remote_code=True)  # or, with foundir_hf, load_pipeline("{name}") without that flag
+pipe(Image.open("photo.jpg").convert("RGB")).images[0].save("restored.png")
+```
+
+The Python files beside the weights are what `trust_remote_code` runs; they are those of foundir_hf, under the licence in `LICENSE`.
+"""
 
 
 def add_parser(commands) -> None:
@@ -22,5 +49,11 @@ def run(arguments: argparse.Namespace) -> None:
     from ..hub import stored_dtype
 
     # As they are stored: the same files, so that an adapter of the one fits the other.
-    pipeline.to(stored_dtype(checkpoint_folder(arguments))).save_pretrained(arguments.output)
+    source = checkpoint_folder(arguments)
+    pipeline.to(stored_dtype(source)).save_pretrained(arguments.output)
+    own_card = source / "README.md"
+    card = own_card.read_text(encoding="utf-8") if own_card.is_file() else CARD.format(name=arguments.output.name)
+    (arguments.output / "README.md").write_text(card, encoding="utf-8")
+    (licence,) = [file for file in importlib.metadata.files("foundir_hf") or [] if file.name == "LICENSE"]
+    shutil.copyfile(str(licence.locate()), arguments.output / "LICENSE")
     print(f"{arguments.output}: DiffusionPipeline.from_pretrained({str(arguments.output)!r}, trust_remote_code=True)")

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 
 
-class FoundIRCosineAutoencoder(ModelMixin, ConfigMixin):
+class FoundIRCosineAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
     """Blocks of pixels <-> the lowest of their cosine coefficients, along the rows, the columns and the three colours.
 
     The transform is orthonormal and linear, so that decoding what was encoded is a projection: what the latents cannot hold is what is left
@@ -57,6 +57,12 @@ class FoundIRCosineAutoencoder(ModelMixin, ConfigMixin):
             folded = F.conv2d(z.float().contiguous(), (self.basis.float() * self.units.float()[:, None]).T[..., None, None])
         sample = F.pixel_shuffle(folded, self.config.block_size)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
+
+    def forward(
+        self, sample: torch.Tensor, sample_posterior: bool = False, return_dict: bool = True, generator: torch.Generator | None = None
+    ) -> DecoderOutput | tuple[torch.Tensor]:
+        """What is left of images after encoding and decoding; the arguments are `AutoencoderKL`'s, and there is nothing to be sampled."""
+        return self.decode(self.encode(sample).latent_dist.mode(), return_dict=return_dict)
 
 
 def _cosine_basis(count: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:

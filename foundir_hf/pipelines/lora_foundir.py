@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY, LORA_WEIGHT_NAME_SAFE, LoraBaseMixin
+from diffusers.loaders.unet_loader_utils import _maybe_expand_lora_scales
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
@@ -48,9 +49,10 @@ class FoundIRLoraLoaderMixin(LoraBaseMixin):
         self,
         pretrained_model_name_or_path_or_dict: str | Path | dict[str, torch.Tensor],
         adapter_name: str | None = None,
-        weight_name: str | None = None,
-        revision: str | None = None,
+        hotswap: bool = False,
+        low_cpu_mem_usage: bool | None = None,
         check_base: bool = True,
+        **kwargs: Any,
     ) -> None:
         """Loads a LoRA and makes it the active one; [`set_adapters`] combines several.
 
@@ -58,56 +60,79 @@ class FoundIRLoraLoaderMixin(LoraBaseMixin):
             pretrained_model_name_or_path_or_dict: A folder or Hub repository written by `foundir adapt` (peft's files for each component)
                 or by [`save_lora_weights`]; such a file; or its tensors, with the component's name before each key.
             adapter_name: What to call it; left out, `default_0`, `default_1`, ...
-            weight_name: A file of the folder or repository, if it is called otherwise than diffusers calls it.
-            revision: Of a Hub repository.
+            hotswap: Write its weights into those of the adapter that has this name already, as in diffusers.
+            low_cpu_mem_usage: As in diffusers.
             check_base: Refuse an adapter that was trained on other weights than this pipeline's, as far as its files say.
+            kwargs: Of [`lora_state_dict`].
 
         Raises:
             ValueError: If there is nothing to load, if it is a pickle or no LoRA, if its base is another, if its weights do not fit or are
                 not finite. The pipeline then stays as it was.
         """
-        source = pretrained_model_name_or_path_or_dict
-        if isinstance(source, dict):
-            parts = unpack(source, {})
-        else:
-            parts = self._read(find_adapter(source, revision) / (weight_name or ""), check_base)
+        parts, index = _read_lora(pretrained_model_name_or_path_or_dict, **kwargs)
+        if check_base and index is not None:
+            check_same_base(self, index)
         taken = self._adapter_names()
         name = adapter_name or next(f"default_{i}" for i in count() if f"default_{i}" not in taken)
-        if name in taken:
-            raise ValueError(f"`adapter_name` {name!r} is taken; delete_adapters({name!r}) removes it.")
+        if hotswap != (name in taken):
+            raise ValueError(
+                f"`adapter_name` {name!r} is taken; delete_adapters({name!r}) removes it."
+                if name in taken
+                else f"`adapter_name` {name!r}: there is none to be swapped; there are {', '.join(sorted(taken)) or 'none'}."
+            )
         check_parts(self, parts)
+        options = {"prefix": None, "adapter_name": name, "hotswap": hotswap, "_pipeline": self}
+        if low_cpu_mem_usage is not None:
+            options["low_cpu_mem_usage"] = low_cpu_mem_usage
         for component, (config, weights) in parts.items():
             config = None if config is None else {key: value for key, value in config.items() if key in _LORA_OPTIONS}
             try:
                 model = getattr(self, component)
-                model.load_lora_adapter(weights, prefix=None, metadata=config, adapter_name=name, _pipeline=self)
+                model.load_lora_adapter(weights, metadata=config, **options)
                 check_keys(model, name, weights)
             except (ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
                 self.delete_adapters(name)
                 raise ValueError(f"The adapter does not fit `{component}`: {' '.join(str(error).split())}") from error
         self.set_adapters(name)
 
-    def _read(self, path: Path, check_base: bool) -> dict[str, Part]:
-        if not path.is_dir() or (path / LORA_WEIGHT_NAME_SAFE).is_file():
-            weights, metadata = read_safetensors(path / LORA_WEIGHT_NAME_SAFE if path.is_dir() else path)
-            return unpack(weights, json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY, "{}")))
-        index, parts = read_adapter(path)
-        if index["method"] != "lora":
-            raise ValueError(
-                f"{str(path)!r} holds an adapter of the method {index['method']!r}: foundir_hf.adapters.load_adapter reads it."
-            )
-        if check_base:
-            check_same_base(self, index)
-        return parts
+    @classmethod
+    def lora_state_dict(
+        cls, pretrained_model_name_or_path_or_dict: str | Path | dict[str, torch.Tensor], return_lora_metadata: bool = False, **kwargs: Any
+    ) -> dict[str, torch.Tensor] | tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """A LoRA's tensors, with the component's name before each key, and on request its configuration in the same way.
+
+        Args:
+            pretrained_model_name_or_path_or_dict: As in [`load_lora_weights`].
+            return_lora_metadata: Whether to return the configuration too.
+            kwargs: `weight_name`, a file of the folder or repository that is called otherwise than diffusers calls it; `subfolder`; and of
+                a Hub repository `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`. `use_safetensors` must not be
+                `False`.
+        """
+        parts, _ = _read_lora(pretrained_model_name_or_path_or_dict, **kwargs)
+        weights = {f"{part}.{key}": tensor for part, (_, own) in parts.items() for key, tensor in own.items()}
+        if not return_lora_metadata:
+            return weights
+        return weights, {f"{part}.{key}": value for part, (config, _) in parts.items() for key, value in (config or {}).items()}
 
     def _adapter_names(self) -> set[str]:
         return {name for names in self.get_list_adapters().values() for name in names}
 
-    def set_adapters(self, adapter_names: str | list[str], adapter_weights: float | list[float] | None = None) -> None:
+    def set_adapters(
+        self, adapter_names: str | list[str], adapter_weights: float | dict[str, Any] | list[float | dict[str, Any]] | None = None
+    ) -> None:
         """Makes these adapters the active ones, each counting as much as its weight says, 1 if left out. With weights of 0 the pipeline is
-        its base, to the bit."""
+        its base, to the bit.
+
+        Args:
+            adapter_names: One or several.
+            adapter_weights: For each a number, or by component a number (`{"unet": 0.5, "lq_encoder": 0}`), or for the UNet's attention
+                numbers by block as in diffusers (`{"unet": {"down": 0.5, "up": {"block_0": 1.0}}}`).
+        """
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         weights = list(adapter_weights) if isinstance(adapter_weights, list | tuple) else [adapter_weights] * len(names)
+        for weight in weights:
+            if isinstance(weight, dict) and (foreign := sorted(set(weight) - set(COMPONENTS))):
+                raise ValueError(f"`adapter_weights` must be by component, of {', '.join(COMPONENTS)}; got {', '.join(foreign)}.")
         if len(names) != len(weights):
             raise ValueError(f"`adapter_weights` must be as many as `adapter_names`, got {len(weights)} and {len(names)}.")
         if missing := sorted(set(names) - self._adapter_names()):
@@ -115,14 +140,19 @@ class FoundIRLoraLoaderMixin(LoraBaseMixin):
                 f"`adapter_names` {', '.join(missing)}: not loaded; there are {', '.join(sorted(self._adapter_names())) or 'none'}."
             )
         # DoRA's magnitudes act at a weight of 0 too, so such adapters are left out.
-        active = {name: 1.0 if weight is None else float(weight) for name, weight in zip(names, weights, strict=True) if weight != 0}
-        if not active:
-            self.disable_lora()
-            return
-        self.enable_lora()
         for component, present in self.get_list_adapters().items():
-            here = [name for name in active if name in present]
-            getattr(self, component).set_adapters(here, [active[name] for name in here])
+            model = getattr(self, component)
+            scales = {
+                name: weight.get(component, 1.0) if isinstance(weight, dict) else weight
+                for name, weight in zip(names, weights, strict=True)
+            }
+            here = {name: 1.0 if scale is None else scale for name, scale in scales.items() if name in present and scale != 0}
+            if not here:
+                model.disable_lora()
+                continue
+            model.enable_lora()
+            expanded = _maybe_expand_lora_scales(model, list(here.values())) if component == "unet" else list(here.values())
+            model.set_adapters(list(here), expanded)
 
     def delete_adapters(self, adapter_names: str | list[str]) -> None:
         """Takes adapters away; those that are not there are none."""
@@ -143,9 +173,9 @@ class FoundIRLoraLoaderMixin(LoraBaseMixin):
     ) -> None:
         """Adds the active LoRAs to the weights, in all components that have any unless `components` says which: no extra time then."""
         loaded = [name for name, model in adaptable(self).items() if getattr(model, "peft_config", {})]
-        others = {config.peft_type for name in loaded for config in getattr(self, name).peft_config.values()} - {"LORA"}
+        others = {str(config.peft_type.value) for name in loaded for config in getattr(self, name).peft_config.values()} - {"LORA"}
         if others:
-            raise ValueError(f"Only LoRA can be added to the weights; there is {', '.join(map(str, others))}.")
+            raise ValueError(f"Only LoRA can be added to the weights; there is {', '.join(sorted(others))}.")
         super().fuse_lora(components or loaded, lora_scale, safe_fusing, adapter_names, **kwargs)
 
     def unfuse_lora(self, components: list[str] | None = None, **kwargs) -> None:
@@ -163,6 +193,9 @@ class FoundIRLoraLoaderMixin(LoraBaseMixin):
         lq_encoder_lora_adapter_metadata: dict[str, Any] | None = None,
         tone_lora_adapter_metadata: dict[str, Any] | None = None,
         weight_name: str | None = None,
+        is_main_process: bool = True,
+        save_function: Callable[..., None] | None = None,
+        safe_serialization: bool = True,
     ) -> None:
         """Writes one file as diffusers' training scripts do, `pytorch_lora_weights.safetensors`.
 
@@ -171,14 +204,20 @@ class FoundIRLoraLoaderMixin(LoraBaseMixin):
             unet_lora_layers, lq_encoder_lora_layers, tone_lora_layers: What peft's `get_peft_model_state_dict` returns of each component.
             unet_lora_adapter_metadata, ...: `to_dict()` of each LoRA's configuration; without it, `lora_alpha` is read as the rank.
             weight_name: Of the file.
+            is_main_process: Others write nothing.
+            save_function: Takes the tensors and the path, in place of safetensors' own.
+            safe_serialization: Must be `True`: a pickle can run code, so none is written either.
         """
+        if not safe_serialization:
+            raise ValueError("`safe_serialization` must be True: adapters are safetensors.")
         layers = {"unet": unet_lora_layers, "lq_encoder": lq_encoder_lora_layers, "tone": tone_lora_layers}
         metadata = {"unet": unet_lora_adapter_metadata, "lq_encoder": lq_encoder_lora_adapter_metadata, "tone": tone_lora_adapter_metadata}
         given: dict[str, Any] = {name: state for name, state in layers.items() if state}
         if not given:
             raise ValueError("`save_lora_weights` needs the layers of at least one component, got none.")
         kept = {name: {k: v for k, v in (metadata[name] or {}).items() if k in _LORA_OPTIONS} for name in given}
-        cls._save_lora_weights(save_directory, given, kept, weight_name=weight_name)  # pyright: ignore[reportArgumentType]
+        writing: dict[str, Any] = {"is_main_process": is_main_process, "weight_name": weight_name, "save_function": save_function}
+        cls._save_lora_weights(save_directory, given, kept, **writing)
 
 
 def adaptable(owner: Any) -> dict[str, Any]:
@@ -187,13 +226,37 @@ def adaptable(owner: Any) -> dict[str, Any]:
     return {name: model for name, model in parts.items() if model is not None}
 
 
-def find_adapter(source: str | Path, revision: str | None = None) -> Path:
+def _read_lora(
+    source: str | Path | Mapping[str, torch.Tensor],
+    weight_name: str | None = None,
+    subfolder: str | None = None,
+    use_safetensors: bool = True,
+    **hub: Any,
+) -> tuple[dict[str, Part], dict[str, Any] | None]:
+    """Each component's part of a LoRA, and the index if it has one. Arguments are those of [`FoundIRLoraLoaderMixin.lora_state_dict`]."""
+    if not use_safetensors:
+        raise ValueError("`use_safetensors` must be True: a pickle can run code and is never read.")
+    if isinstance(source, Mapping):
+        return unpack(source, {}), None
+    path = find_adapter(source, **hub) / (subfolder or "") / (weight_name or "")
+    if not path.is_dir() or (path / LORA_WEIGHT_NAME_SAFE).is_file():
+        weights, metadata = read_safetensors(path / LORA_WEIGHT_NAME_SAFE if path.is_dir() else path)
+        return unpack(weights, json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY, "{}"))), None
+    index, parts = read_adapter(path)
+    if index["method"] != "lora":
+        raise ValueError(f"{str(path)!r} holds an adapter of the method {index['method']!r}: foundir_hf.adapters.load_adapter reads it.")
+    return parts, index
+
+
+def find_adapter(source: str | Path, revision: str | None = None, **hub: Any) -> Path:
     """The local folder or file of an adapter; a Hub repository's is fetched, without anything that is neither data nor text."""
+    if unknown := sorted(set(hub) - {"token", "cache_dir", "local_files_only", "force_download"}):
+        raise TypeError(f"Unexpected arguments: {', '.join(unknown)}.")
     path = Path(source)
     if path.exists():
         return path
     try:
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=["*.json", "*.safetensors", "*.md"]))
+        return Path(snapshot_download(str(source), revision=revision, **hub, allow_patterns=["*.json", "*.safetensors", "*.md"]))
     except Exception as error:  # the Hub client raises a dozen unrelated types
         raise ValueError(
             f"`adapter` must be a folder or a Hub repository that can be reached; got {str(source)!r} ({type(error).__name__})."

@@ -9,16 +9,20 @@ import inspect
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import PIL.Image
 import torch
 import torch.nn.functional as F
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin, StableDiffusionXLPipeline
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -28,6 +32,15 @@ from .lora_foundir import FoundIRLoraLoaderMixin
 from .tiling_foundir import TileGrid
 
 ImageInput = PIL.Image.Image | np.ndarray | torch.Tensor
+# Our components, by the file of `models` that they are in.
+_OWN_CLASSES = {
+    "FoundIRCosineAutoencoder": "cosine_autoencoder_foundir",
+    "FoundIRLQEncoder": "lq_encoder_foundir",
+    "FoundIRPyramidEncoder": "lq_encoder_foundir",
+    "FoundIRToneCurves": "tone_curves_foundir",
+    "FoundIRUNet2DConditionModel": "unet_foundir",
+}
+_INSTALLED = __package__ == "foundir_hf.pipelines"  # or beside the weights, as remote code
 
 
 @dataclass
@@ -37,13 +50,30 @@ class FoundIRPipelineOutput(BaseOutput):
     Args:
         images (`list[PIL.Image.Image]`, `np.ndarray` or `torch.Tensor`): The restored images, in the order they came in. `"pil"` gives a
             list; `"np"` gives `(batch, height, width, 3)` and `"pt"` `(batch, 3, height, width)`, both in [0, 1], or lists of such arrays
-            without the batch axis when the sizes differ.
+            without the batch axis when the sizes differ. `"latent"` gives the scaled latents of the denoised images in the same way:
+            `vae.decode(latents / vae.config.scaling_factor)` is a preview of them, without `fidelity`, `tone`, `strength` and `color_fix`.
     """
 
     images: list[PIL.Image.Image] | Any  # type checkers follow the default, `output_type="pil"`
 
 
-class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
+@dataclass(frozen=True)
+class _Settings:
+    """Those arguments of `__call__` that the restoration of every image takes."""
+
+    num_inference_steps: int
+    guidance_scale: float
+    start_from: str
+    fidelity: float
+    tone: str
+    tile_size: int | None
+    tile_overlap: int
+    latents_only: bool
+    callback_on_step_end: Callable | None
+    callback_tensor_inputs: Sequence[str]
+
+
+class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoaderMixin):
     """Blind image restoration by latent diffusion under the degraded image (FoundIR-v2, CVPR 2026).
 
     Three scopes in one direction: the LQ encoder restores pixels and hands on features and a first estimate, the denoiser restores regions
@@ -62,7 +92,9 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->lq_encoder->unet->vae->tone"
     _optional_components: ClassVar[list[str]] = ["tone", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"]
-    _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
+    _callback_tensor_inputs: ClassVar[list[str]] = ["latents", "prompt_embeds", "add_text_embeds", "add_time_ids"]
+    # What callbacks read and set, as in diffusers' pipelines.
+    _guidance_scale, _num_timesteps, _interrupt = 1.0, 0, False
 
     # The components are annotated with base classes: a remote-code load makes new classes of ours, which must compare as equal.
     def __init__(
@@ -91,9 +123,54 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
             tokenizer_2=tokenizer_2,
         )
         self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
+        # A tenth faster on CPUs. Here, so that everybody gets the same pixels: the order of sums follows the layout.
+        for component in (lq_encoder, unet):
+            if not getattr(component, "is_quantized", False):
+                component.to(memory_format=torch.channels_last)
 
-    encode_prompt = StableDiffusionXLPipeline.encode_prompt
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """As `DiffusionPipeline.from_pretrained`, from safetensors only. Where the package is installed its own classes are loaded, no
+        remote code, and a checkpoint that ships with it (`"tiny"`) is found by its name."""
+        bundled = Path(__file__).parents[1] / "checkpoints" / str(pretrained_model_name_or_path)
+        if _INSTALLED and (bundled / cls.config_name).is_file():
+            pretrained_model_name_or_path = bundled
+        kwargs.setdefault("use_safetensors", True)
+        return super().from_pretrained(str(pretrained_model_name_or_path), **kwargs)  # pyright: ignore[reportReturnType]
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
+        """As `DiffusionPipeline.from_pipe`, which takes over only what has exactly the type of our annotations."""
+        return super().from_pipe(pipeline, **{**pipeline.components, **kwargs})  # pyright: ignore[reportReturnType]
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | Path) -> dict[str, Any]:
+        # diffusers reads the index here, which calls our classes by the files beside the weights.
+        index = super()._dict_from_json_file(json_file)
+        return installed_index(index, str(json_file)) if _INSTALLED else index
+
     _get_add_time_ids = StableDiffusionXLPipeline._get_add_time_ids
+
+    @property
+    def guidance_scale(self) -> float:
+        """Of the step that is running; a callback may set `_guidance_scale`."""
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether a step takes two forward passes."""
+        return self._guidance_scale > 1
+
+    @property
+    def num_timesteps(self) -> int:
+        """Steps of the image that is being denoised."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether a callback has set `_interrupt`: the image that is being denoised is then finished as it is, and the images after it come
+        back as they were."""
+        return self._interrupt
 
     @property
     def latent_scale_factor(self) -> int:
@@ -109,8 +186,8 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
     def __call__(
         self,
         image: ImageInput | list[ImageInput],
-        prompt: str = "",
-        negative_prompt: str = "",
+        prompt: str | list[str] | None = None,
+        negative_prompt: str | list[str] | None = None,
         upscale: float = 1.0,
         num_inference_steps: int = 1,
         guidance_scale: float = 1.0,
@@ -121,14 +198,20 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
         tile_size: int | None = 1024,
         tile_overlap: int = 128,
         color_fix: Literal["adain", "wavelet"] | None = None,
+        num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
         prompt_embeds: torch.Tensor | None = None,
         pooled_prompt_embeds: torch.Tensor | None = None,
         negative_prompt_embeds: torch.Tensor | None = None,
         negative_pooled_prompt_embeds: torch.Tensor | None = None,
-        output_type: Literal["pil", "np", "pt"] = "pil",
+        output_type: Literal["pil", "np", "pt", "latent"] = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callable[[Any, int, int, dict[str, Any]], dict[str, Any]] | None = None,
+        callback_on_step_end: Callable[[Any, int, int, dict[str, Any]], dict[str, Any]]
+        | PipelineCallback
+        | MultiPipelineCallbacks
+        | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> FoundIRPipelineOutput:
         """Restores one image or several, of any size.
 
@@ -136,7 +219,8 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
             image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, or a list of them): Degraded images. Arrays are `(height, width, 3)`,
                 `uint8` or floating point in [0, 1], with a leading batch axis or without; tensors are `(3, height, width)` in [0, 1],
                 with a leading batch axis or without. Images of a list may differ in size; each gives what it gives alone.
-            prompt, negative_prompt (`str`, *optional*, defaults to `""`): What the picture shows. Needs a checkpoint with text encoders.
+            prompt, negative_prompt (`str` or `list[str]`, *optional*): What the pictures show, one for all or one for each image. Needs a
+                checkpoint with text encoders.
             upscale (`float`, *optional*, defaults to 1.0): Factor in [1, 8]; the result is exactly `round(side * upscale)`.
             num_inference_steps (`int`, *optional*, defaults to 1): Denoising steps; 0 is the LQ encoder's estimate, which is the fastest.
             guidance_scale (`float`, *optional*, defaults to 1.0): Classifier-free guidance; up to 1 a step takes one forward pass, above
@@ -153,14 +237,20 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
                 pixels of the result; `None` never tiles. Peak memory follows it and not the image.
             tile_overlap (`int`, *optional*, defaults to 128): Pixels that neighbouring tiles share and blend over.
             color_fix (`"adain"`, `"wavelet"` or `None`, *optional*): Take colours from the input, see `color_fix_foundir.py`.
+            num_images_per_prompt (`int`, *optional*, defaults to 1): Results for each image, from other noise each, in a row.
             generator (`torch.Generator` or a list of them, *optional*): Same seed, same bytes. One generator serves all images alike:
-                every image starts from the state that the generator has on entry.
+                every image starts from the state that the generator has on entry. A list holds one for each result.
+            latents (`torch.Tensor`, *optional*): The noise to start from, `(results, channels, height / scale, width / scale)` with the
+                sides padded to multiples of `size_multiple`, for images of one size.
             prompt_embeds, pooled_prompt_embeds, negative_prompt_embeds, negative_pooled_prompt_embeds (`torch.Tensor`, *optional*): As in
-                SDXL's pipeline, of batch size 1, instead of prompts.
-            output_type (`"pil"`, `"np"` or `"pt"`, *optional*, defaults to `"pil"`): See [`FoundIRPipelineOutput`].
+                SDXL's pipeline, one for all images or one for each, instead of prompts.
+            output_type (`"pil"`, `"np"`, `"pt"` or `"latent"`, *optional*, defaults to `"pil"`): See [`FoundIRPipelineOutput`].
             return_dict (`bool`, *optional*, defaults to `True`): `False` returns the plain tuple `(images,)`.
-            callback_on_step_end (`Callable`, *optional*): Called after each step as `callback(pipeline, step, timestep, {"latents": ...})`;
-                the `"latents"` of the dictionary it returns, if any, replace the step's.
+            callback_on_step_end (`Callable`, *optional*): Called after each step of each image as
+                `callback(pipeline, step, timestep, tensors)`; what it returns under the same names takes their place. It may set
+                `pipeline._guidance_scale`, and `pipeline._interrupt`, see [`interrupt`].
+            callback_on_step_end_tensor_inputs (`list[str]`, *optional*): Names of these tensors: `"latents"`, and with text also
+                `"prompt_embeds"`, `"add_text_embeds"` and `"add_time_ids"` (of the first tile, to be read only).
 
         Returns:
             [`FoundIRPipelineOutput`].
@@ -176,57 +266,61 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
         """
         # 1. Check.
         images, is_batch = _as_tensors(image)
-        if fidelity is None:
-            fidelity = float(self.unet.config.latent_residual)
-        self.check_inputs(
-            upscale,
-            num_inference_steps,
-            guidance_scale,
-            start_from,
-            fidelity,
-            strength,
-            tone,
-            tile_size,
-            tile_overlap,
-            color_fix,
-            output_type,
+        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        settings = _Settings(
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            start_from=start_from,
+            fidelity=float(self.unet.config.latent_residual) if fidelity is None else fidelity,
+            tone=tone,
+            tile_size=tile_size,
+            tile_overlap=tile_overlap,
+            latents_only=output_type == "latent",
+            callback_on_step_end=callback_on_step_end,
+            callback_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
-        if isinstance(generator, list) and len(generator) != len(images):
-            raise ValueError(f"`generator` must hold one generator per image: got {len(generator)} for {len(images)} images.")
+        self.check_inputs(settings, upscale, strength, color_fix, num_images_per_prompt, output_type)
+        results = len(images) * num_images_per_prompt
+        for name, given in (("generator", generator if isinstance(generator, list) else None), ("latents", latents)):
+            if given is not None and len(given) != results:
+                raise ValueError(f"`{name}` must hold one for each result, {results}; got {len(given)}.")
 
-        # 2. Encode the prompt, once for all images.
+        # 2. Encode the prompts.
         conditioning = self.encode_conditioning(
             prompt,
             negative_prompt,
             guidance_scale,
             (prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds),
+            len(images),
         )
 
         # 3. Restore image by image, so that a batch gives what its images give alone.
+        self._interrupt = False
         state = None if generator is None or isinstance(generator, list) else generator.get_state()
         restored = []
         for index, pixels in enumerate(images):
             if state is not None:
                 generator.set_state(state)
-            enlarged = enlarge(pixels, upscale)
-            if strength > 0:
-                result = self.restore(
+            enlarged = enlarge(pixels, float(upscale))
+            for result in range(index * num_images_per_prompt, (index + 1) * num_images_per_prompt):
+                # A copy where nothing is to be done: never the caller's own.
+                if not settings.latents_only and (strength == 0 or self.interrupt):
+                    restored.append(enlarged.clone())
+                    continue
+                picture = self.restore(
                     enlarged,
-                    conditioning,
-                    num_inference_steps=num_inference_steps,
-                    guidance_scale=guidance_scale,
-                    start_from=start_from,
-                    fidelity=fidelity,
-                    tone=tone,
-                    tile_size=tile_size,
-                    tile_overlap=tile_overlap,
-                    generator=generator[index] if isinstance(generator, list) else generator,
-                    callback_on_step_end=callback_on_step_end,
+                    conditioning[index],
+                    settings,
+                    generator[result] if isinstance(generator, list) else generator,
+                    None if latents is None else latents[result : result + 1],
                 )
+                if settings.latents_only:
+                    restored.append(picture)
+                    continue
                 if color_fix is not None:
-                    result = COLOR_FIXES[color_fix](result, enlarged).clamp_(0, 1)
-                enlarged = result if strength == 1 else torch.lerp(enlarged, result, strength)
-            restored.append(enlarged if strength > 0 else enlarged.clone())  # never the caller's own
+                    picture = COLOR_FIXES[color_fix](picture, enlarged).clamp_(0, 1)
+                restored.append(picture if strength == 1 else torch.lerp(enlarged, picture, float(strength)))
         self.maybe_free_model_hooks()
 
         # 4. Hand out.
@@ -234,51 +328,64 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
         return FoundIRPipelineOutput(images=output) if return_dict else (output,)  # pyright: ignore[reportReturnType]
 
     def check_inputs(
-        self,
-        upscale,
-        num_inference_steps,
-        guidance_scale,
-        start_from,
-        fidelity,
-        strength,
-        tone,
-        tile_size,
-        tile_overlap,
-        color_fix,
-        output_type,
+        self, settings: _Settings, upscale: Any, strength: Any, color_fix: Any, num_images_per_prompt: Any, output_type: Any
     ) -> None:
         """Raises `ValueError` naming the argument, what arrived and what is accepted."""
         for name, value, low, high in (
             ("upscale", upscale, 1, 8),
-            ("fidelity", fidelity, 0, 1),
+            ("fidelity", settings.fidelity, 0, 1),
             ("strength", strength, 0, 1),
-            ("guidance_scale", guidance_scale, 0, 100),
+            ("guidance_scale", settings.guidance_scale, 0, 100),
         ):
-            if not isinstance(value, int | float) or not low <= value <= high:  # NaN fails the comparison
+            if not isinstance(value, Real) or not low <= float(value) <= high:  # NaN fails the comparison
                 raise ValueError(f"`{name}` must be a number in [{low}, {high}], got {value!r}.")
-        # An estimate that is the degraded image would be returned as it came.
-        least, most = 1 - self.unet.config.latent_residual, self.scheduler.config.num_train_timesteps
-        if not isinstance(num_inference_steps, int) or not least <= num_inference_steps <= most:
-            raise ValueError(f"`num_inference_steps` must be a whole number in [{least}, {most}], got {num_inference_steps!r}.")
-        multiple = self.size_multiple
-        if tile_size is not None and (not isinstance(tile_size, int) or tile_size < multiple or tile_size % multiple):
+        least = 1 - self.unet.config.latent_residual  # an estimate that is the degraded image would be returned as it came
+        for name, value, low, high in (
+            (
+                "num_inference_steps",
+                settings.num_inference_steps,
+                least,
+                self.scheduler.config.num_train_timesteps,
+            ),
+            ("num_images_per_prompt", num_images_per_prompt, 1, 1000),
+        ):
+            if not isinstance(value, Integral) or not low <= int(value) <= high:
+                raise ValueError(f"`{name}` must be a whole number in [{low}, {high}], got {value!r}.")
+        multiple, tile_size, tile_overlap = self.size_multiple, settings.tile_size, settings.tile_overlap
+        if tile_size is not None and (not isinstance(tile_size, Integral) or tile_size < multiple or tile_size % multiple):
             raise ValueError(f"`tile_size` must be None or a positive multiple of {multiple}, got {tile_size!r}.")
         limit = tile_size or tile_overlap + 1
-        if not isinstance(tile_overlap, int) or not 0 <= tile_overlap < limit or tile_overlap % multiple:
+        if not isinstance(tile_overlap, Integral) or not 0 <= tile_overlap < limit or tile_overlap % multiple:
             raise ValueError(f"`tile_overlap` must be a multiple of {multiple} in [0, tile_size), got {tile_overlap!r}.")
         for name, value, accepted in (
-            ("start_from", start_from, ("noise", "lq")),
-            ("tone", tone, ("auto", "off") if self.tone is None else ("auto", "off", "always")),
+            ("start_from", settings.start_from, ("noise", "lq")),
+            ("tone", settings.tone, ("auto", "off") if self.tone is None else ("auto", "off", "always")),
             ("color_fix", color_fix, (None, *COLOR_FIXES)),
-            ("output_type", output_type, ("pil", "np", "pt")),
+            ("output_type", output_type, ("pil", "np", "pt", "latent")),
+            *(
+                ("callback_on_step_end_tensor_inputs", name, tuple(self._callback_tensor_inputs))
+                for name in settings.callback_tensor_inputs
+            ),
         ):
             if value not in accepted:
                 raise ValueError(f"`{name}` must be one of {accepted}, got {value!r}.")
 
+    def encode_prompt(self, *args, **kwargs) -> tuple[torch.Tensor | None, ...]:
+        """As `StableDiffusionXLPipeline.encode_prompt`."""
+        if self.text_encoder is None and self.text_encoder_2 is None:
+            raise ValueError("`prompt` cannot be encoded: this checkpoint has no text encoder.")
+        return StableDiffusionXLPipeline.encode_prompt(self, *args, **kwargs)  # pyright: ignore[reportArgumentType]
+
     def encode_conditioning(
-        self, prompt: str, negative_prompt: str, guidance_scale: float, embeds: tuple[torch.Tensor | None, ...]
-    ) -> dict[str, Any]:
-        """The text side of the denoiser's arguments, of batch size 1, or 2 `[negative, positive]` under guidance; empty without text.
+        self,
+        prompt: str | list[str] | None,
+        negative_prompt: str | list[str] | None,
+        guidance_scale: float,
+        embeds: tuple[torch.Tensor | None, ...],
+        count: int,
+    ) -> list[dict[str, Any]]:
+        """The text side of the denoiser's arguments for each of `count` images: of batch size 1, or 2 `[negative, positive]` under
+        guidance; empty without text.
 
         Without text encoders and embeddings the denoiser is told what [`~FoundIRUNet2DConditionModel.empty_prompt`] says of each tile.
         """
@@ -289,62 +396,63 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
             if embeds[0] is None:
                 if guided:
                     raise ValueError(f"`guidance_scale` must be at most 1 without prompt embeddings, got {guidance_scale}.")
-                return {}
+                return [{}] * count
         if embeds[0] is None:
+            prompts = [prompt or ""] if prompt is None or isinstance(prompt, str) else prompt
             embeds = self.encode_prompt(
-                prompt=prompt, negative_prompt=negative_prompt, device=self._execution_device, do_classifier_free_guidance=guided
+                prompt=prompts,
+                negative_prompt=[negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt,
+                device=self._execution_device,
+                do_classifier_free_guidance=guided,
             )
         positive, negative, pooled, negative_pooled = embeds
         if guided and (negative is None or (pooled is not None and negative_pooled is None)):
             raise ValueError("`negative_prompt_embeds` (and the pooled ones) are needed beside `prompt_embeds` when `guidance_scale` > 1.")
-        conditioning: dict[str, Any] = {"encoder_hidden_states": torch.cat([negative, positive]) if guided else positive}
+        if len(positive) not in (1, count):
+            raise ValueError(f"`prompt` must be one for all images or one for each: got {len(positive)} for {count} images.")
+
+        def of_image(index: int, positive: torch.Tensor, negative: torch.Tensor | None) -> torch.Tensor:
+            parts = [positive] if negative is None or not guided else [negative, positive]
+            rows = [part[index % len(part)][None] for part in parts]
+            return torch.cat(rows).to(self._execution_device, self.unet.dtype)
+
+        conditioning: list[dict[str, Any]] = [{"encoder_hidden_states": of_image(i, positive, negative)} for i in range(count)]
         if pooled is not None:
-            conditioning["text_embeds"] = torch.cat([negative_pooled, pooled]) if guided else pooled
+            for index, entry in enumerate(conditioning):
+                entry["text_embeds"] = of_image(index, pooled, negative_pooled)
         return conditioning
 
     def restore(
         self,
         pixels: torch.Tensor,
         conditioning: dict[str, torch.Tensor],
-        *,
-        num_inference_steps: int,
-        guidance_scale: float,
-        start_from: str,
-        fidelity: float,
-        tone: str,
-        tile_size: int | None,
-        tile_overlap: int,
+        settings: _Settings,
         generator: torch.Generator | None,
-        callback_on_step_end: Callable | None,
+        noise: torch.Tensor | None,
     ) -> torch.Tensor:
         """The whole way of one image, `(1, 3, height, width)` in [0, 1] on the CPU, and back; every stage but the last works in tiles."""
-        scale = self.latent_scale_factor
+        scale, tile_size = self.latent_scale_factor, settings.tile_size
         height, width = pixels.shape[2:]
         rows, columns = (-(-side // self.size_multiple) * self.size_multiple // scale for side in (height, width))
-        grid = TileGrid(rows, columns, None if tile_size is None else tile_size // scale, tile_overlap // scale)
-        passes = 1 if num_inference_steps == 0 else num_inference_steps + 2
+        grid = TileGrid(rows, columns, None if tile_size is None else tile_size // scale, settings.tile_overlap // scale)
+        passes = 1 if settings.num_inference_steps == 0 else settings.num_inference_steps + 2
         with self.progress_bar(total=len(grid) * passes) as bar:
             estimate, lq_hidden_states = self.encode_lq(pixels, grid, bar)
             curves = None
-            if self.tone is not None and tone != "off":
-                curves = self.tone(_to_module(self.tone.thumbnail(estimate[..., :height, :width]), self.tone, self._execution_device), tone)
-            image = estimate
-            if num_inference_steps:
-                latents = self.denoise(
-                    estimate,
-                    lq_hidden_states,
-                    conditioning,
-                    num_inference_steps=num_inference_steps,
-                    guidance_scale=guidance_scale,
-                    start_from=start_from,
-                    grid=grid,
-                    image_shape=pixels.shape,
-                    generator=generator,
-                    callback_on_step_end=callback_on_step_end,
-                    bar=bar,
-                )
-                del lq_hidden_states
-                image = self.decode_latents(latents, estimate, grid, fidelity, bar)
+            if self.tone is not None and settings.tone != "off" and not settings.latents_only:
+                thumbnail = self.tone.thumbnail(estimate[..., :height, :width])
+                curves = self.tone(_to_module(thumbnail, self.tone, self._execution_device), settings.tone)
+            image, latents = estimate, None
+            if settings.num_inference_steps:
+                latents = self.denoise(estimate, lq_hidden_states, conditioning, settings, grid, pixels.shape, generator, noise, bar)
+            del lq_hidden_states
+            if settings.latents_only:
+                if latents is not None and not self.unet.config.latent_residual:
+                    return latents
+                encoded = self.encode_estimate(estimate, grid)
+                return encoded if latents is None else latents + encoded
+            if latents is not None:
+                image = self.decode_latents(latents, estimate, grid, settings.fidelity, bar)
         del estimate
         image = image[..., :height, :width]
         if curves is not None and curves.any():  # a shut gate changes nothing
@@ -354,59 +462,85 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
     def encode_lq(self, pixels: torch.Tensor, grid: TileGrid, bar) -> tuple[torch.Tensor, torch.Tensor]:
         """The LQ encoder on every tile: its estimate of the whole padded image in [-1, 1], on the CPU, and all tiles' features, a batch."""
         scale = self.latent_scale_factor
-        estimate, lq_hidden_states = pixels.new_zeros(1, 3, grid.height * scale, grid.width * scale), None
+        estimate, lq_hidden_states = pixels.new_zeros(1, 3, grid.height * scale, grid.width * scale), pixels.new_empty(0)
         for index, tile in enumerate(grid.tiles(scale)):
             # Padded and scaled tile by tile: a second copy of a large photograph would be a fifth of all memory.
             lq = _pad_to_multiple(tile.of(pixels), self.size_multiple).mul(2).sub_(1)
             encoded = self.lq_encoder(_to_module(lq, self.lq_encoder, self._execution_device))
             tile.of(estimate).add_(encoded.estimate.float().cpu() * tile.weight)
-            if lq_hidden_states is None:
+            if index == 0:
                 # One block: small ones that stay, between large ones that go, would break the memory of a large photograph to pieces.
                 lq_hidden_states = encoded.lq_hidden_states.new_empty(len(grid), *encoded.lq_hidden_states.shape[1:])
             lq_hidden_states[index] = encoded.lq_hidden_states[0]
             bar.update()
         return estimate, lq_hidden_states
 
+    def encode_estimate(self, estimate: torch.Tensor, grid: TileGrid) -> torch.Tensor:
+        """Scaled latents of the whole estimate, tile by tile, blended."""
+        device = self._execution_device
+        latents = torch.zeros(1, self.unet.config.in_channels, grid.height, grid.width, device=device)
+        for tile, blend in zip(grid.tiles(self.latent_scale_factor), grid.tiles(device=device), strict=True):
+            blend.of(latents).add_(encode_latents(self.vae, _to_module(tile.of(estimate), self.vae, device)) * blend.weight)
+        return latents
+
     def denoise(
         self,
         estimate: torch.Tensor,
         lq_hidden_states: torch.Tensor,
         conditioning: dict[str, torch.Tensor],
-        *,
-        num_inference_steps: int,
-        guidance_scale: float,
-        start_from: str,
+        settings: _Settings,
         grid: TileGrid,
         image_shape: torch.Size,
         generator: torch.Generator | None,
-        callback_on_step_end: Callable | None,
+        noise: torch.Tensor | None,
         bar,
     ) -> torch.Tensor:
         """The diffusion: clean latents of the whole image, `(1, channels, height / scale, width / scale)`."""
-        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
+        self.scheduler.set_timesteps(int(settings.num_inference_steps), device=self._execution_device)
         timesteps = self.scheduler.timesteps
-        latents = self.prepare_latents(estimate, grid, timesteps[:1], start_from, generator)
+        latents = self.prepare_latents(estimate, grid, timesteps[:1], settings.start_from, generator, noise)
+        self._guidance_scale, self._num_timesteps = settings.guidance_scale, len(timesteps)
         for index, timestep in enumerate(timesteps):
-            prediction = self.predict_noise(latents, timestep, lq_hidden_states, conditioning, guidance_scale, grid, image_shape, bar)
+            if self.interrupt:
+                break
+            prediction = self.predict_noise(latents, timestep, lq_hidden_states, conditioning, grid, image_shape, bar)
             latents = self.scheduler.step(prediction, timestep, latents, return_dict=False)[0]
-            if callback_on_step_end is not None:
-                changed = callback_on_step_end(self, index, timestep, {"latents": latents})
-                latents = (changed or {}).get("latents", latents)
+            if settings.callback_on_step_end is not None:
+                held = {
+                    "latents": latents,
+                    "prompt_embeds": conditioning.get("encoder_hidden_states"),
+                    "add_text_embeds": conditioning.get("text_embeds"),
+                }
+                if "text_embeds" in conditioning:
+                    held["add_time_ids"] = self._time_ids(image_shape, next(grid.tiles()), conditioning["text_embeds"])
+                given = {name: held.get(name) for name in settings.callback_tensor_inputs}
+                held |= settings.callback_on_step_end(self, index, timestep, given) or {}
+                latents = held["latents"]
+                texts = {"encoder_hidden_states": held["prompt_embeds"], "text_embeds": held["add_text_embeds"]}
+                conditioning = {name: text for name, text in texts.items() if text is not None}
         return latents
 
     def prepare_latents(
-        self, estimate: torch.Tensor, grid: TileGrid, first_timestep: torch.Tensor, start_from: str, generator: torch.Generator | None
+        self,
+        estimate: torch.Tensor,
+        grid: TileGrid,
+        first_timestep: torch.Tensor,
+        start_from: str,
+        generator: torch.Generator | None,
+        noise: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Latents of the whole image at the first timestep, `(1, channels, height / scale, width / scale)`."""
+        """Latents of the whole image at the first timestep, `(1, channels, height / scale, width / scale)`, from `noise` if it is given."""
         device = self._execution_device
         shape = (1, self.unet.config.in_channels, grid.height, grid.width)
-        noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+        if noise is None:
+            noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+        elif noise.shape != shape:
+            raise ValueError(f"`latents` must be of shape {('results', *shape[1:])} for this image, got {('results', *noise.shape[1:])}.")
+        noise = noise.to(device, torch.float32)
         if start_from == "noise":
             return noise * self.scheduler.init_noise_sigma
-        latents = torch.zeros_like(noise)
-        if not self.unet.config.latent_residual:  # the estimate's own residual is none
-            for tile, blend in zip(grid.tiles(self.latent_scale_factor), grid.tiles(device=device), strict=True):
-                blend.of(latents).add_(encode_latents(self.vae, _to_module(tile.of(estimate), self.vae, device)) * blend.weight)
+        # The estimate's own residual is none.
+        latents = torch.zeros_like(noise) if self.unet.config.latent_residual else self.encode_estimate(estimate, grid)
         return self.scheduler.add_noise(latents, noise, first_timestep)
 
     def predict_noise(
@@ -415,13 +549,14 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
         timestep: torch.Tensor,
         lq_hidden_states: torch.Tensor,
         conditioning: dict[str, torch.Tensor],
-        guidance_scale: float,
         grid: TileGrid,
         image_shape: torch.Size,
         bar,
     ) -> torch.Tensor:
         """The denoiser's prediction for the whole image: tiles' predictions blended, so that the scheduler steps once for all."""
-        guided = guidance_scale > 1
+        guided = self.do_classifier_free_guidance
+        if not guided:  # a callback may have ended the guidance
+            conditioning = {name: text[-1:] for name, text in conditioning.items()}
         model_input = self.scheduler.scale_model_input(latents, timestep)
         prediction = torch.zeros_like(latents)
         for tile, lq_tile in zip(grid.tiles(device=latents.device), lq_hidden_states.split(1), strict=True):
@@ -441,7 +576,7 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
             output = self.unet(sample, timestep, lq_hidden_states=lq_tile, **kwargs).sample.float()
             if guided:
                 negative, positive = output.chunk(2)
-                output = negative + guidance_scale * (positive - negative)
+                output = negative + self.guidance_scale * (positive - negative)
             tile.of(prediction).add_(output * tile.weight)
             bar.update()
         return prediction
@@ -507,6 +642,36 @@ class FoundIRPipeline(DiffusionPipeline, FoundIRLoraLoaderMixin):
             config = json.loads(path.read_text(encoding="utf-8"))
             if config.pop("_name_or_path", None) is not None:  # a path of this machine
                 path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def installed_index(index: dict[str, Any], origin: str) -> dict[str, Any]:
+    """A checkpoint's index with the installed package's modules in place of files beside the weights.
+
+    Args:
+        index: `model_index.json`.
+        origin: Where it is from, for messages.
+
+    Raises:
+        ValueError: If it is not of this pipeline, of version 0.1, or asks for classes of other libraries.
+    """
+    held = index.get("_class_name")  # a name, or a file of ours and a name
+    held = held[-1] if isinstance(held, list) else held
+    if held != FoundIRPipeline.__name__:
+        raise ValueError(f"{origin!r} must hold a {FoundIRPipeline.__name__}, got {held}.")
+    if "FoundIRAutoencoderKL" in index.get("vae", ()):
+        raise ValueError(f"{origin!r} is of foundir_hf 0.1, whose commit 04d752d reads it.")
+    installed = {**index, "_class_name": held}
+    for name, entry in index.items():
+        if name.startswith("_") or not isinstance(entry, list) or entry[1] is None:
+            continue
+        library, class_name = entry
+        if class_name in _OWN_CLASSES:
+            # Imported here: diffusers loads from modules that somebody has imported, never because an index names them.
+            module = import_module(f"..models.{_OWN_CLASSES[class_name]}", __package__)
+            installed[name] = [module.__name__, class_name]
+        elif library not in ("diffusers", "transformers"):
+            raise ValueError(f"{origin!r} asks for {library}.{class_name}, which this package does not know.")
+    return installed
 
 
 def encode_latents(vae: ModelMixin, images: torch.Tensor) -> torch.Tensor:
@@ -586,7 +751,8 @@ def _as_tensor(image: ImageInput, name: str) -> torch.Tensor:
         tensor = image.detach().float().cpu()
         layout = "(3, height, width)"
     else:
-        raise ValueError(f"`{name}` must be a PIL image, an array or a tensor, got {type(image).__name__}.")
+        hint = f": PIL.Image.open({str(image)!r}) opens a file" if isinstance(image, str | Path) else ""
+        raise ValueError(f"`{name}` must be a PIL image, an array or a tensor, got {type(image).__name__}{hint}.")
     if tensor.ndim == 3:
         tensor = tensor[None]
     if tensor.ndim != 4 or tensor.shape[1] != 3 or 0 in tensor.shape[2:]:

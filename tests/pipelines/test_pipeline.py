@@ -304,7 +304,7 @@ def test_other_schedulers_drop_in(pipeline, photo, scheduler_class):
         ("tile_overlap", 10),
         ("start_from", "middle"),
         ("color_fix", "none"),
-        ("output_type", "latent"),
+        ("output_type", "picture"),
         ("prompt", "a cat"),
     ],
 )
@@ -403,32 +403,9 @@ def test_guidance_without_the_negative_embeddings_is_refused(sdxl, embeds, photo
         sdxl(photo, guidance_scale=5.0, **half)
 
 
-def test_prompts_go_through_both_text_encoders(sdxl, photo, tmp_path):
-    import json
-
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
-    words = ["<|startoftext|>", "<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz", *(c + "</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
-    (tmp_path / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
-    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = CLIPTokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"), model_max_length=16)
-    config = CLIPTextConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=16,
-        projection_dim=16,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    torch.manual_seed(0)
-    texts = {"text_encoder": CLIPTextModel(config).eval(), "text_encoder_2": CLIPTextModelWithProjection(config).eval()}
-    pipe = FoundIRPipeline(**{**sdxl.components, **texts, "tokenizer": tokenizer, "tokenizer_2": tokenizer})
-    pipe.set_progress_bar_config(disable=True)
+def test_prompts_go_through_both_text_encoders(sdxl_with_text, photo):
     cat, dog, guided = (
-        pipe(photo, prompt=prompt, generator=seeded(), guidance_scale=scale, fidelity=0.0, output_type="np").images.tobytes()
+        sdxl_with_text(photo, prompt=prompt, generator=seeded(), guidance_scale=scale, fidelity=0.0, output_type="np").images.tobytes()
         for prompt, scale in (("a cat", 1.0), ("a dog", 1.0), ("a cat", 5.0))
     )
     assert len({cat, dog, guided}) == 3

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from peft import PeftConfig
 
-METHOD: Any = "ADAPTIR"  # a member of `PeftType` for all that peft does with it: that enumeration is of strings, and closed
+
+class _Method(str, Enum):  # noqa: UP042  peft cuts the name out of `str(member)`, which has to hold the class's too
+    """Like peft's `PeftType`, which is an enumeration of strings too, and closed."""
+
+    ADAPTIR = "ADAPTIR"
+
+
+METHOD: Any = _Method.ADAPTIR  # a member of `PeftType` for all that peft does with it
 BRANCHES = ("local", "global", "channel")
 
 

@@ -56,7 +56,7 @@ class ChannelBranch(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.pool = nn.Conv2d(channels, 1, 1)
+        self.pool = nn.Conv2d(channels, 1, 1, bias=False)  # the softmax over pixels would not feel it
         self.gate = _gate(channels, channels)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, C, 1, 1)
@@ -130,6 +130,16 @@ class AdaptIRLayer(nn.Module, BaseTunerLayer):
         self.token_grid: tuple[int, int] | None = None  # that the user told
         self.input_size: tuple[int, int] | None = None  # of the map or picture that the model was given last
         self.update_layer(adapter_name, config)
+
+    @property
+    def in_features(self) -> int:
+        """Channels of the frozen module's input, by the name that peft's layers have for it."""
+        return self.in_channels
+
+    @property
+    def out_features(self) -> int:
+        """Channels of the frozen module's output."""
+        return self.out_channels
 
     def update_layer(self, adapter_name: str, config: AdaptIRConfig) -> None:
         """Adds an adapter."""
