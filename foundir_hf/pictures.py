@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .files import write_whole
@@ -40,6 +41,39 @@ def contact_sheet(cells: Sequence[tuple[str, Image.Image]], *, columns: int, wid
             sheet.paste(image, (i * width, top + bar))
         top += height
     return sheet
+
+
+# Change in levels of 255 -> colour, from nothing to everything.
+_SCALE = [(0, (16, 16, 24)), (1, (32, 40, 96)), (4, (40, 120, 160)), (16, (96, 190, 96)), (64, (250, 220, 80)), (255, (255, 255, 255))]
+
+
+def change_map(before: Image.Image, after: Image.Image, bar: int = 24) -> Image.Image:
+    """Where and by how much pixels differ: the mean over the colours of the difference, on a logarithmic scale that is drawn below.
+
+    Args:
+        before: Enlarged to the size of `after` if need be.
+        after: The restored picture.
+        bar: Height of the scale, in pixels.
+    """
+    sizes = before.convert("RGB").resize(after.size, Image.Resampling.BICUBIC), after.convert("RGB")
+    old, new = (np.asarray(image, np.float32) for image in sizes)
+    levels, colours = np.array([level for level, _ in _SCALE]), np.array([colour for _, colour in _SCALE], np.float32)
+
+    def drawn(change: np.ndarray) -> np.ndarray:
+        place = np.log1p(change) / np.log1p(255.0)
+        channels = [np.interp(place, np.log1p(levels) / np.log1p(255.0), colours[:, i]) for i in range(3)]
+        return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+    width = max(after.width, 240)
+    ramp = np.expm1(np.linspace(0, np.log1p(255.0), width))
+    picture = Image.new("RGB", (width, after.height + bar))
+    picture.paste(Image.fromarray(drawn(np.abs(new - old).mean(axis=2))), (0, 0))
+    picture.paste(Image.fromarray(np.broadcast_to(drawn(ramp), (bar, width, 3)).copy()), (0, after.height))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=round(bar * 0.6))
+    for level in (0, 1, 4, 16, 64):
+        left = 4 + round(np.log1p(level) / np.log1p(255.0) * width)
+        draw.text((left, after.height + bar // 6), f"{level}" if level else "0 of 255", fill="white" if level < 16 else "black", font=font)
+    return picture
 
 
 def write_picture(image: Image.Image, path: Path, quality: int = 85) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foundir_hf.pictures import contact_sheet, write_picture
+from foundir_hf.pictures import change_map, contact_sheet, write_picture
 
 
 def plain(width: int, height: int, color: str) -> Image.Image:
@@ -53,3 +53,14 @@ def test_another_suffix_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(ValueError, match=r"a\.gif: must end in one of \.jpg"):
         write_picture(plain(8, 8, "red"), tmp_path / "a.gif")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_change_map_is_dark_where_nothing_changed_and_bright_where_much_did():
+    before = Image.new("RGB", (300, 40), (100, 100, 100))
+    after = before.copy()
+    after.paste((110, 110, 110), (100, 0, 200, 40))
+    after.paste((250, 20, 100), (200, 0, 300, 40))
+    drawn = np.asarray(change_map(before, after)).astype(int).sum(axis=2)
+    assert drawn.shape == (64, 300)
+    assert drawn[:40, :100].max() < drawn[:40, 100:200].min() < drawn[:40, 200:].min()
+    assert np.asarray(change_map(before.resize((150, 20)), before)).astype(int).sum(axis=2)[:40].max() < 60
