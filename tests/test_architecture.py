@@ -19,6 +19,7 @@ COMPONENTS = [path for path in HUB_CODE if path.parent.name == "models"]
 LAYERS = {
     "models": 0,
     "files": 0,
+    "manifest": 0,
     "pictures": 0,
     "pipelines": 0,
     "data.degradations": 0,
@@ -28,8 +29,10 @@ LAYERS = {
     "interpret": 2,
     "pipelines.pipeline_foundir": 1,
     "data": 1,
+    "plan": 1,
     "photo": 2,
     "hub": 2,
+    "batch": 3,
     "evaluation": 3,
     "training": 3,
     "demo": 4,
