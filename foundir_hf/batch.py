@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ class Result:
         job: The photograph.
         record: Its line of the manifest: `status` (`restored`, `skipped`, `failed`; of a preview `pending` too), `input` (absolute),
             `output` (below the manifest's folder), `input_sha256`, `output_sha256`, `settings`, `megapixels` of the output, `seconds`
-            of the model, `error`; what is not known is left out.
+            of the model, `notes` of what could not be kept, `error`; what is not known is left out.
     """
 
     job: Job
@@ -80,7 +81,7 @@ class Batch:
         self.settings = json.loads(json.dumps(settings))  # as the manifest reads it back
         known = {} if overwrite else read_records(plan.folder)
         for job in plan.jobs:
-            record = known.get(self._output(job), {})
+            record = known.get(self.plan.output(job), {})
             if record.get("status") == "restored" and record.get("settings") != self.settings and job.target.exists():
                 raise ValueError(f"{job.target}: exists, made with other settings; pass --overwrite to replace it.")
 
@@ -93,22 +94,22 @@ class Batch:
                     remove_unfinished(folder)
             manifest.share()
             try:
-                behind: Future[Result] | None = None
-                ahead = reader.submit(self._next, manifest, todo, stop)
-                while (work := ahead.result()) is not None:
+                ahead, behind = reader.submit(self._next, manifest, todo, stop), []
+                while True:
+                    if not ahead.done():  # nothing to do but to tell
+                        yield from _results(behind)
+                    if (work := ahead.result()) is None:
+                        break
                     ahead = reader.submit(self._next, manifest, todo, stop)
                     if isinstance(work, _Work):
                         work = self._restore(manifest, work)
-                    if behind is not None:
-                        yield behind.result()
-                        behind = None
+                    yield from _results(behind)
                     if isinstance(work, Result):
                         yield work
                     else:
-                        behind = writer.submit(self._write, manifest, work)
+                        behind.append(writer.submit(self._write, manifest, work))
                     del work  # megabytes
-                if behind is not None:
-                    yield behind.result()
+                yield from _results(behind)
             finally:
                 stop.set()  # the reader may be waiting for another process
 
@@ -119,8 +120,7 @@ class Batch:
             record = self._record(job)
             try:
                 if not job.target.exists() or not self._is_done(job, file_sha256(job.source), known):
-                    with PIL.Image.open(job.source) as image:
-                        record["megapixels"] = image.width * image.height * self.settings.get("upscale", 1) ** 2 / 1e6
+                    record["megapixels"] = _megapixels(_size(job.source)) * self.settings.get("upscale", 1) ** 2
                 yield Result(job, {**record, "status": "pending" if "megapixels" in record else "skipped"})
             except Exception as error:
                 yield Result(job, {**record, "status": "failed", "error": _reason(job, error)})
@@ -131,18 +131,17 @@ class Batch:
         if records:
             return sum(r["seconds"] for r in records) / sum(r["megapixels"] for r in records), True
         noise = np.random.default_rng(0).integers(0, 256, (_SYNTHETIC, _SYNTHETIC, 3), dtype=np.uint8)
-        photo = Photo(PIL.Image.fromarray(noise))
-        self.restore(photo)  # the first time takes longer
+        self.restore(Photo(noise))  # the first time takes longer
         start = time.perf_counter()
-        restored = self.restore(photo)
-        return (time.perf_counter() - start) / _megapixels(restored), False
+        restored = self.restore(Photo(noise))
+        return (time.perf_counter() - start) / _megapixels(restored.size), False
 
     def _next(self, manifest: Manifest, todo: deque[Job], stop: threading.Event) -> _Work | Result | None:
         """The next photograph that no other process has, decoded; or what is known of it already; none when all are seen to."""
         waiting = 0
         while todo and not stop.is_set():
             job = todo.popleft()
-            if manifest.claim(self._output(job)):
+            if manifest.claim(self.plan.output(job)):
                 return self._read(manifest, job)
             todo.append(job)
             waiting += 1
@@ -156,8 +155,8 @@ class Batch:
             record["input_sha256"] = file_sha256(job.source)
             manifest.refresh()
             if job.target.exists() and self._is_done(job, record["input_sha256"], manifest.records):
-                manifest.release(self._output(job))
-                return Result(job, {**manifest.records[self._output(job)], "status": "skipped"})
+                manifest.release(self.plan.output(job))
+                return Result(job, {**manifest.records[self.plan.output(job)], "status": "skipped"})
             return _Work(job, record, read_photo(job.source))
         except Exception as error:
             return self._failed(manifest, job, record, error)
@@ -168,31 +167,32 @@ class Batch:
             restored = self.restore(work.photo)
         except Exception as error:
             return self._failed(manifest, work.job, work.record, error)
-        measured = {"megapixels": _megapixels(restored), "seconds": round(time.perf_counter() - start, 3)}
+        measured = {"megapixels": _megapixels(restored.size), "seconds": round(time.perf_counter() - start, 3)}
         return _Work(work.job, work.record | measured, restored)
 
     def _write(self, manifest: Manifest, work: _Work) -> Result:
         record = work.record
         try:
             manifest.append({**record, "status": "writing"})  # before the file is there: whoever goes on after a kill knows it
-            write_photo(work.photo, work.job.target)
+            notes = [*work.photo.notes, *write_photo(work.photo, work.job.target)]
             record = {**record, "status": "restored", "output_sha256": file_sha256(work.job.target), "settings": self.settings}
+            record |= {"notes": notes} if notes else {}
             manifest.append(record)
         except Exception as error:
             return self._failed(manifest, work.job, work.record, error)
-        manifest.release(self._output(work.job))
+        manifest.release(self.plan.output(work.job))
         return Result(work.job, record)
 
     def _failed(self, manifest: Manifest, job: Job, record: Record, error: Exception) -> Result:
         record = {**record, "status": "failed", "error": _reason(job, error)}
         with contextlib.suppress(OSError):  # a full disk, perhaps; the result is told all the same
             manifest.append(record)
-        manifest.release(self._output(job))
+        manifest.release(self.plan.output(job))
         return Result(job, record)
 
     def _is_done(self, job: Job, input_sha256: str, known: Mapping[str, Record]) -> bool:
         """Whether the output that is there is what `run` would make. Raises [`PhotoError`] if it is not and must stay."""
-        record = known.get(self._output(job), {})
+        record = known.get(self.plan.output(job), {})
         same = record.get("input_sha256") == input_sha256 and record.get("settings") == self.settings
         if same and record.get("status") == "restored" and record.get("output_sha256") == file_sha256(job.target):
             return True
@@ -200,16 +200,28 @@ class Batch:
             return False
         raise PhotoError(f"{job.target}: exists and is not what these settings made of {job.name}; pass --overwrite to replace it.")
 
-    def _output(self, job: Job) -> str:
-        return str(job.target.relative_to(self.plan.folder))
-
     def _record(self, job: Job) -> Record:
         named_by_path = job.name == str(job.source)  # not what came from stdin
-        return {"input": os.path.abspath(job.source) if named_by_path else job.name, "output": self._output(job)}
+        return {"input": os.path.abspath(job.source) if named_by_path else job.name, "output": self.plan.output(job)}
 
 
-def _megapixels(photo: Photo) -> float:
-    return photo.image.width * photo.image.height / 1e6
+def _results(behind: list[Future[Result]]) -> Iterator[Result]:
+    """What the writer has been given, once it is done."""
+    while behind:
+        yield behind.pop(0).result()
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Of a photograph, by no more of its file than is needed. Raises what [`read_photo`] raises."""
+    try:
+        with PIL.Image.open(path) as image:
+            return image.size
+    except Exception:  # a TIFF that Pillow does not know, say
+        return read_photo(path).size
+
+
+def _megapixels(size: tuple[int, int]) -> float:
+    return size[0] * size[1] / 1e6
 
 
 def _reason(job: Job, error: Exception) -> str:

@@ -1,149 +1,241 @@
-"""Photographs as files: what is not the picture (EXIF, colour profile, transparency) goes around the model and comes out unchanged."""
+"""Photographs as files: what is not the picture goes around the model and comes out unchanged, and numbers keep their depth."""
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, replace
+import stat
+import struct
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import PIL.Image
-from PIL import ExifTags, ImageOps
+import torch
+import torch.nn.functional as F
 
 from .files import write_whole
-from .pipelines.pipeline_foundir import FoundIRPipeline
+from .formats import exif, png, raster, tiff
+from .formats.photograph import Metadata, Photo, PhotoError, as_light, as_type
+from .pipelines.pipeline_foundir import FoundIRPipeline, enlarge
 
-# Suffix -> how to write it. JPEG at full chroma resolution: the model must not restore what its own file takes away. TIFF without
-# compression: Pillow's compressing writer cannot hold EXIF's camera and GPS directories. WEBP keeps colours under full transparency too.
-WRITERS: dict[str, dict[str, Any]] = {
-    ".bmp": {"format": "BMP"},
-    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
-    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
-    ".png": {"format": "PNG"},
-    ".tif": {"format": "TIFF"},
-    ".tiff": {"format": "TIFF"},
-    ".webp": {"format": "WEBP", "lossless": True, "exact": True},
+# Suffix -> the format that is written.
+WRITERS = {
+    ".bmp": "BMP",
+    ".jpeg": "JPEG",
+    ".jpg": "JPEG",
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
 }
-_WITHOUT_ALPHA = frozenset({".bmp", ".jpeg", ".jpg"})
-# What a TIFF says about the photograph; its other tags lay out its own file.
-_TIFF_METADATA = frozenset(
-    {
-        ExifTags.Base.ImageDescription,
-        ExifTags.Base.Make,
-        ExifTags.Base.Model,
-        ExifTags.Base.Software,
-        ExifTags.Base.DateTime,
-        ExifTags.Base.Artist,
-        ExifTags.Base.Copyright,
-        ExifTags.IFD.Exif,
-        ExifTags.IFD.GPSInfo,
-    }
-)
-
-
-class PhotoError(ValueError):
-    """A photograph that cannot be read or written; the message is one line for the person who asked."""
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A photograph and what belongs to it.
-
-    Args:
-        image: RGB or grey (`L`), upright: an EXIF orientation has been applied.
-        alpha: Transparency (`L`), of the same size.
-        exif: Without the orientation, as bytes.
-        icc_profile: The colour profile the numbers of `image` are meant in.
-    """
-
-    image: PIL.Image.Image
-    alpha: PIL.Image.Image | None = None
-    exif: bytes | None = None
-    icc_profile: bytes | None = None
+_WITHOUT_ALPHA = frozenset({"BMP", "JPEG"})
+# Which parts of the metadata a format holds.
+_HELD = {
+    "BMP": {"dpi"},
+    "JPEG": {"exif", "icc_profile", "xmp", "iptc", "dpi", "comment"},
+    "PNG": {"exif", "icc_profile", "xmp", "dpi", "chunks"},
+    "TIFF": {"exif", "icc_profile", "xmp", "iptc", "dpi"},
+    "WEBP": {"exif", "icc_profile", "xmp"},
+}
 
 
 def read_photo(path: str | Path) -> Photo:
-    """Reads a still photograph of at most 8 bits a channel; deeper ones are reduced to 8. Raises [`PhotoError`]."""
+    """Reads a still photograph, upright and at its own depth. Raises [`PhotoError`] for whatever is wrong with the file."""
     path = Path(path)
     try:
-        with PIL.Image.open(path) as image:
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":  # an MPO's first frame is the photograph
-                raise PhotoError(f"{path}: has {frames} frames; only still photographs can be restored.")
-            image.load()
-            icc_profile = None if image.mode == "CMYK" else image.info.get("icc_profile")  # it would misread the RGB that we write
-            picture, alpha = _picture_and_alpha(ImageOps.exif_transpose(image))
-            return Photo(picture, alpha, _exif_without_layout(image), icc_profile)
-    except PhotoError:
-        raise
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise PhotoError("is no file")
+        return decode_photo(path.read_bytes())
     except FileNotFoundError:
         raise PhotoError(f"{path}: no such file.") from None
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        reason = "not an image of a known format" if isinstance(error, PIL.UnidentifiedImageError) else _reason(error)
-        raise PhotoError(f"{path}: cannot be read: {reason}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes the libraries raise a dozen types
+        raise PhotoError(f"{path}: cannot be read: {_reason(error)}") from error
 
 
-def _picture_and_alpha(image: PIL.Image.Image) -> tuple[PIL.Image.Image, PIL.Image.Image | None]:
-    """Any mode -> RGB or grey (`L`), and transparency if there is any."""
-    grey = image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
-    if image.mode == "F" or image.mode.startswith("I"):  # deeper grey: scale, where `convert` would clip
-        scale = 255 if image.mode == "F" else 1 / 257
-        image = PIL.Image.fromarray((np.asarray(image, dtype=np.float64) * scale).clip(0, 255).round().astype(np.uint8))
-    elif "transparency" in image.info:  # one colour, or palette entries, that stand for nothing
-        image = image.convert("LA" if grey else "RGBA")
-    alpha = image.getchannel("A") if "A" in image.getbands() else None
-    picture = image.convert("L" if grey else "RGB")
-    picture.info = {}  # Pillow would write what it finds there: the profile of a CMYK original, say
-    return picture, alpha
+def decode_photo(data: bytes) -> Photo:
+    """A photograph from the bytes of its file; raises [`PhotoError`], or whatever a library does with what it does not expect."""
+    if data.startswith(png.SIGNATURE):
+        width, height, depth = png.header(data)
+        png.check_size(width, height)
+        if png.is_animated(data):
+            raise PhotoError("has several frames; only still photographs can be restored.")
+        if depth == 16:
+            pixels, alpha = png.read_deep(data)
+        else:
+            shallow = raster.read(data)
+            pixels, alpha = shallow.pixels, shallow.alpha
+        kind, photo = "PNG", Photo(pixels, alpha, png.read_metadata(data))
+    elif tiff.is_tiff(data):
+        kind, photo = "TIFF", tiff.read(data)
+    else:
+        photo = raster.read(data)
+        kind = PIL.Image.open(io.BytesIO(data)).format or ""
+        kind = "JPEG" if kind == "MPO" else kind
+    if photo.pixels.size == 0:
+        raise PhotoError("it is empty")
+    if photo.metadata.dpi and not all(1 <= value <= 100_000 for value in photo.metadata.dpi):
+        photo = replace(photo, metadata=replace(photo.metadata, dpi=None), notes=(*photo.notes, "its dpi are damaged and were dropped"))
+    if kind != "TIFF":  # whose own fields say how it is turned
+        photo = _turned(photo)
+    return replace(photo, encoded=(kind, data))
 
 
-def _exif_without_layout(image: PIL.Image.Image) -> bytes | None:
-    """EXIF of a loaded image, without what was true of its file only: the orientation and a TIFF's layout."""
-    exif = image.getexif()
-    for directory in {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}.intersection(exif):
-        exif.get_ifd(directory)  # now: otherwise `tobytes` copies where it lay in the file
-    for tag in list(exif):
-        if tag == ExifTags.Base.Orientation or (image.format == "TIFF" and tag not in _TIFF_METADATA):
-            del exif[tag]
-    return exif.tobytes() if len(exif) else None
-
-
-def write_photo(photo: Photo, path: str | Path) -> None:
-    """Writes a photograph in the format of the path's suffix; the file appears whole or not at all. Raises [`PhotoError`]."""
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in WRITERS:
-        raise PhotoError(f"{path}: cannot write {suffix or 'a file without suffix'}; accepted are {', '.join(sorted(WRITERS))}.")
-    image = photo.image
-    if photo.alpha is not None and suffix not in _WITHOUT_ALPHA:
-        image = image.copy()
-        image.putalpha(photo.alpha)
-    metadata: dict[str, Any] = {k: v for k, v in (("exif", photo.exif), ("icc_profile", photo.icc_profile)) if v}
-    encoded = io.BytesIO()
+def _turned(photo: Photo) -> Photo:
+    """As EXIF says."""
+    if photo.metadata.exif is None:
+        return photo
     try:
-        image.save(encoded, **WRITERS[suffix], **metadata)
-        write_whole(path, encoded.getvalue())
-    except (OSError, ValueError) as error:
+        turn = exif.orientation(photo.metadata.exif)
+        exif.edited(photo.metadata.exif, photo.size)  # whether that can be done
+        if exif.damaged_parts(photo.metadata.exif):
+            photo = replace(photo, notes=(*photo.notes, "a part of its EXIF is damaged"))
+    except (exif.ExifError, struct.error) as error:
+        note = f"its EXIF is damaged ({error}) and was dropped"
+        return replace(photo, metadata=replace(photo.metadata, exif=None), notes=(*photo.notes, note))
+    dpi = photo.metadata.dpi[::-1] if photo.metadata.dpi and turn >= 5 else photo.metadata.dpi
+    alpha = None if photo.alpha is None else tiff.upright(photo.alpha, turn)
+    return replace(photo, pixels=tiff.upright(photo.pixels, turn), alpha=alpha, metadata=replace(photo.metadata, dpi=dpi))
+
+
+def write_photo(
+    photo: Photo,
+    path: str | Path,
+    *,
+    metadata: Literal["keep", "strip-gps", "none"] = "keep",
+    quality: int | None = None,
+) -> tuple[str, ...]:
+    """Writes a photograph in the format of the path's suffix; the file appears whole or not at all. Raises [`PhotoError`].
+
+    Args:
+        photo: One that was read and is unchanged is written as the bytes that it was read from, where the format is the same.
+        path: Its suffix is one of `WRITERS`.
+        metadata: Whether to keep what the file says about the picture: all, all but the place, or nothing but the colour profile and the
+            orientation that colours and sides need.
+        quality: Of a JPEG or WebP, 1 to 100; left out, a JPEG is written at 95 or as finely as it came, a WebP without loss.
+
+    Returns:
+        What the format cannot hold, one line each.
+    """
+    path = Path(path)
+    kind = WRITERS.get(path.suffix.lower())
+    if kind is None:
+        suffix = path.suffix.lower() or "a file without suffix"
+        raise PhotoError(f"{path}: cannot write {suffix}; accepted are {', '.join(sorted(WRITERS))}.")
+    try:
+        encoded, notes = encode_photo(photo, kind, metadata=metadata, quality=quality)
+        write_whole(path, encoded)
+    except MemoryError:
+        raise
+    except Exception as error:
         raise PhotoError(f"{path}: cannot be written: {_reason(error)}") from error
+    return notes
+
+
+def encode_photo(
+    photo: Photo, kind: str, *, metadata: Literal["keep", "strip-gps", "none"] = "keep", quality: int | None = None
+) -> tuple[bytes, tuple[str, ...]]:
+    """The bytes of a file of the format `kind`, and what it cannot hold. Arguments are those of [`write_photo`]."""
+    if photo.encoded is not None and photo.encoded[0] == kind and metadata == "keep" and quality is None:
+        return photo.encoded[1], ()
+    notes = []
+    held, dropped = _held(photo, kind, metadata)
+    if dropped:
+        notes.append(f"{kind} cannot hold its {', '.join(dropped)}")
+    alpha = photo.alpha
+    if alpha is not None and kind in _WITHOUT_ALPHA:
+        alpha = None
+        notes.append(f"{kind} cannot hold its transparency")
+    deepest = {"PNG": np.dtype(np.uint16), "TIFF": np.dtype(np.float32)}.get(kind, np.dtype(np.uint8))
+    depth = min(photo.pixels.dtype, deepest, key=lambda dtype: dtype.itemsize)
+    if depth != photo.pixels.dtype:
+        notes.append(f"{kind} holds {8 * depth.itemsize} bits of its {8 * photo.pixels.dtype.itemsize}")
+    pixels, alpha = as_type(photo.pixels, depth), None if alpha is None else as_type(alpha, depth)
+    if kind == "PNG":
+        return png.write(pixels, alpha, held), tuple(notes)
+    if kind == "TIFF":
+        return tiff.write(pixels, alpha, held), tuple(notes)
+    return raster.write(pixels, alpha, held, kind, quality=quality, quantization=photo.quantization), tuple(notes)
+
+
+def _held(photo: Photo, kind: str, keep: str) -> tuple[Metadata, list[str]]:
+    """The metadata that are wanted and that a format holds, true of the picture as it is now; and the names of those that it does not."""
+    metadata = photo.metadata
+    if keep == "none":
+        metadata = Metadata(icc_profile=metadata.icc_profile, chunks=tuple(c for c in metadata.chunks if c[0] not in _TEXT))
+    elif metadata.exif is not None:
+        metadata = replace(metadata, exif=exif.edited(metadata.exif, photo.size, keep_gps=keep == "keep"))
+    if keep == "strip-gps" and metadata.xmp and b"GPS" in metadata.xmp:
+        metadata = replace(metadata, xmp=None)
+    named = {"exif": "EXIF", "icc_profile": "colour profile", "xmp": "XMP", "iptc": "IPTC", "dpi": "dpi", "comment": "comment"}
+    absent = [name for name in (*named, "chunks") if name not in _HELD[kind] and getattr(metadata, name)]
+    # 72 is what files say that were told nothing.
+    dropped = [named.get(name, "PNG's text and gamma") for name in absent if name != "dpi" or metadata.dpi != (72, 72)]
+    empty = Metadata()
+    held = replace(metadata, **{name: getattr(empty, name) for name in absent})
+    for name in ("exif", "xmp"):
+        if kind == "JPEG" and len(getattr(held, name) or b"") > raster.LONGEST_PACKET:
+            held = replace(held, **{name: None})
+            dropped.append(f"{named[name]}, which is longer than {raster.LONGEST_PACKET} bytes")
+    return held, dropped
+
+
+_TEXT = (b"tEXt", b"zTXt", b"iTXt")
 
 
 def restore_photo(pipeline: FoundIRPipeline, photo: Photo, **options: Any) -> Photo:
     """Restores the picture of a photograph; transparency is enlarged with it and everything else is kept.
 
+    What the model changes is added to the numbers as they are, at their own depth: light above white stays, and so does what is no number.
+
     Args:
         pipeline: From [`~foundir_hf.load_pipeline`].
-        photo: From [`read_photo`].
+        photo: From [`read_photo`]. With `strength=0` and no enlargement it comes back as it is.
         options: Of [`FoundIRPipeline.__call__`].
     """
-    restored = pipeline(photo.image, **options).images[0]
-    if photo.image.mode == "L":
-        restored = restored.convert("L")
+    upscale = float(options.get("upscale", 1))
+    if options.get("strength", 1) == 0 and upscale == 1:
+        return photo
+    light = as_light(photo.pixels)
+    colours = torch.from_numpy(light.reshape(*light.shape[:2], -1)).permute(2, 0, 1)[None]
+    visible = colours.nan_to_num().clamp(0, 1)
+    if photo.alpha is not None:
+        visible = _spread(visible, torch.from_numpy(as_light(photo.alpha))[None, None] > 0)
+    grey = visible.shape[1] == 1
+    restored: Any = pipeline(visible.expand(-1, 3, -1, -1), **{**options, "output_type": "pt"}).images
+    if grey:  # as Pillow weighs the colours
+        restored = (restored * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    if photo.pixels.dtype == np.float32:
+        beyond = colours - colours.nan_to_num().clamp(0, 1)
+        restored = restored + (beyond if upscale == 1 else enlarge(beyond, upscale, limit=False))
     alpha = photo.alpha
-    if alpha is not None and alpha.size != restored.size:
-        alpha = alpha.resize(restored.size, PIL.Image.Resampling.BICUBIC)
-    return replace(photo, image=restored, alpha=alpha)
+    if alpha is not None and upscale == 1:
+        # What cannot be seen stays what it was.
+        hidden = torch.from_numpy(alpha == 0)[None, None]
+        restored = torch.where(hidden, colours, restored)
+    elif alpha is not None:
+        larger = enlarge(torch.from_numpy(as_light(alpha))[None, None], upscale)[0, 0].numpy()
+        alpha = as_type(larger, alpha.dtype)
+    pixels = as_type(restored[0].permute(1, 2, 0).squeeze(2).numpy() if grey else restored[0].permute(1, 2, 0).numpy(), photo.pixels.dtype)
+    return photo.changed(pixels=pixels, alpha=alpha)
+
+
+def _spread(colours: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Colours `(1, channels, height, width)` that cannot be seen, filled in from those around them, coarse to fine: no dark rims."""
+    if bool(known.all()) or min(colours.shape[2:]) < 2:
+        return colours
+    weight = known.float()
+    share = F.avg_pool2d(weight, 2, ceil_mode=True)
+    coarse = F.avg_pool2d(colours * weight, 2, ceil_mode=True) / share.clamp(min=1e-6)
+    coarse = _spread(coarse, share > 0)
+    filled = F.interpolate(coarse, size=colours.shape[2:], mode="bilinear", align_corners=False)
+    return torch.where(known, colours, filled)
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+    if isinstance(error, PIL.UnidentifiedImageError):
+        return "not an image of a known format"
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split())

@@ -48,6 +48,10 @@ class Plan:
     folder: Path
     passed_over: dict[str, list[Path]] = field(default_factory=dict)
 
+    def output(self, job: Job) -> str:
+        """What the manifest calls the file that a photograph becomes: its path below `folder`."""
+        return job.target.relative_to(self.folder).as_posix()
+
 
 @dataclass
 class Found:
@@ -89,14 +93,14 @@ def _plan(paths: Sequence[Path], output: Path, listed: Sequence[Path], overwrite
         raise ValueError(f"`--output` {output} names a file; several photographs need a folder.")
     jobs = [Job(source, output if names_file else output / below, str(source)) for source, below in found.photos.items()]
     _check_targets(jobs)
-    folder = output.parent if names_file else output
-    existing = [] if overwrite else [job.target for job in jobs if job.target.exists()]
+    plan = Plan(jobs, output.parent if names_file else output, found.passed_over)
+    existing = [] if overwrite else [job for job in jobs if job.target.exists()]
     # Read after the outputs were looked for: another process enters them before it writes them.
-    known = read_records(folder) if existing else {}
-    for target in existing:
-        if known.get(str(target.relative_to(folder)), {}).get("status") not in ("writing", "restored"):
-            raise ValueError(f"{target}: exists; pass --overwrite to replace it.")
-    return Plan(jobs, folder, found.passed_over)
+    known = read_records(plan.folder) if existing else {}
+    for job in existing:
+        if known.get(plan.output(job), {}).get("status") not in ("writing", "restored"):
+            raise ValueError(f"{job.target}: exists; pass --overwrite to replace it.")
+    return plan
 
 
 def _check_targets(jobs: list[Job]) -> None:

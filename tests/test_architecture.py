@@ -19,6 +19,7 @@ COMPONENTS = [path for path in HUB_CODE if path.parent.name == "models"]
 LAYERS = {
     "models": 0,
     "files": 0,
+    "formats": 0,
     "manifest": 0,
     "pictures": 0,
     "pipelines": 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -12,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +29,9 @@ from foundir_hf.plan import plan_photos
 SETTINGS = {"seed": 0}
 
 
-def invert(photo: Photo) -> Photo:
+def turn(photo: Photo) -> Photo:
     """Stands where the model stands: the engine takes any function of photographs."""
-    return replace(photo, image=ImageOps.invert(photo.image))
+    return photo.changed(pixels=photo.pixels[::-1, ::-1])
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def run(capsysbinary):
     return run_command
 
 
-def restore(photos: Path, out: Path, function=invert, settings=SETTINGS, *, overwrite: bool = False) -> dict[str, Result]:
+def restore(photos: Path, out: Path, function=turn, settings=SETTINGS, *, overwrite: bool = False) -> dict[str, Result]:
     """Runs a batch over a folder -> results by output."""
     batch = Batch(plan_photos([photos], out, overwrite=overwrite), function, settings, overwrite=overwrite)
     return {result.record["output"]: result for result in batch.run()}
@@ -125,6 +125,17 @@ def test_half_a_line_is_ignored_and_the_next_starts_anew(out):
         manifest.refresh()
         assert set(manifest.records) == {"a.png", "c.png"}
     assert set(read_records(out)) == {"a.png", "c.png"}
+
+
+def test_what_could_not_be_kept_is_entered_and_told(run, photo, out, checkpoint, tmp_path):
+    alpha = Image.new("L", photo.size, 128)
+    photo.putalpha(alpha)
+    photo.save(tmp_path / "clear.png")
+    code, _, told = run("restore", tmp_path / "clear.png", "-o", out / "x.jpg", "--checkpoint", checkpoint)
+    assert (code, len(told)) == (0, 2)
+    (note,) = read_records(out)["x.jpg"]["notes"]
+    assert "transparency" in note
+    assert told[0] == f"foundir: {tmp_path / 'clear.png'}: {note}."
 
 
 # Going on
@@ -207,31 +218,52 @@ def many(folder: Path, photo: Image.Image, count: int) -> None:
         Image.fromarray(np.roll(np.asarray(photo), number, axis=1)).resize((288, 224)).save(folder / f"{number:02}.png")
 
 
-def wait_for_lines(path: Path, count: int, process: subprocess.Popen) -> None:
-    while process.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < count):
-        time.sleep(0.005)
+def wait_for_lines(path: Path, count: int, alive) -> None:
+    while alive() and (not path.exists() or path.read_bytes().count(b"\n") < count):
+        time.sleep(0.001)
 
 
-def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(run, photo, tmp_path, checkpoint, out):
-    many(tmp_path / "many", photo, 12)
+def check_nothing_twice(out: Path, kills: int) -> None:
+    """Nothing is restored twice; beyond that, what was in flight at a kill is begun again. No half files, and none left over."""
+    restored = [line["output"] for line in lines(out) if line["status"] == "restored"]
+    assert sorted(restored) == sorted(contents(out))
+    assert sum(line["status"] == "writing" for line in lines(out)) <= len(restored) + kills
+
+
+def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(photo, tmp_path, out):
+    many(tmp_path / "many", photo, 30)
+    restore(tmp_path / "many", tmp_path / "whole")
+    moments, kills = random.Random(0), 0
+    for count in sorted(moments.sample(range(1, 55), 10)):
+        process = multiprocessing.get_context("fork").Process(target=restore, args=(tmp_path / "many", out))
+        process.start()
+        wait_for_lines(out / MANIFEST, count, process.is_alive)
+        time.sleep(moments.uniform(0, 0.01))
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        for path in out.glob("*.png"):
+            assert path.read_bytes() == (tmp_path / "whole" / path.name).read_bytes()
+    assert kills
+    restore(tmp_path / "many", out)
+    assert contents(out) == contents(tmp_path / "whole")
+    check_nothing_twice(out, kills)
+
+
+def test_the_command_line_killed_goes_on_to_the_same_bytes(run, photo, tmp_path, checkpoint, out):
+    many(tmp_path / "many", photo, 8)
     arguments = ("restore", tmp_path / "many", "--checkpoint", checkpoint, "-o")
     assert run(*arguments, tmp_path / "whole")[0] == 0
-    moments, killed = random.Random(0), 0
-    for count in (moments.randint(1, 6), moments.randint(7, 14), moments.randint(15, 20)):
-        process = start(*arguments, out)
-        wait_for_lines(out / MANIFEST, count, process)
-        time.sleep(moments.uniform(0, 0.1))
-        process.kill()
-        process.communicate()
-        killed += process.returncode == -signal.SIGKILL
-        assert all(Image.open(path).load() for path in out.glob("*.png"))  # none is half a file
-    assert killed >= 2  # the last may have been done first
-    assert run(*arguments, out)[0] == 0
+    process = start(*arguments, out)
+    wait_for_lines(out / MANIFEST, 3, lambda: process.poll() is None)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    code, stdout, _ = run(*arguments, out)
+    assert (code, stdout.count(b" -> ")) == (0, 8)
+    assert b"(restored before)" in stdout
     assert contents(out) == contents(tmp_path / "whole")
-    # Beyond what was in flight nothing is done twice: a record of a restoration that is whole is never followed by another.
-    entered = [line["output"] for line in lines(out) if line["status"] == "restored"]
-    assert sorted(entered) == sorted(contents(out))
-    assert len([line for line in lines(out) if line["status"] == "writing"]) <= len(entered) + killed
+    check_nothing_twice(out, 1)
 
 
 def test_two_processes_share_a_folder(photo, tmp_path, checkpoint, out):
@@ -283,10 +315,12 @@ def test_a_photograph_of_another_process_is_left_to_it_until_it_dies(photos, out
     "error", [KeyError("no key"), RecursionError(), MemoryError(), AssertionError("two\nlines"), ZeroDivisionError("z")]
 )
 def test_any_exception_is_one_photographs_failure(photos, out, error):
+    truth = np.asarray(Image.open(photos / "one.png"))
+
     def fail(photo: Photo) -> Photo:
-        if photo.image.getpixel((0, 0)) == Image.open(photos / "one.png").getpixel((0, 0)):
+        if np.array_equal(photo.pixels, truth):
             raise error
-        return invert(photo)
+        return turn(photo)
 
     results = restore(photos, out, fail)
     assert statuses(results) == {"deep/three.png": "restored", "one.png": "failed", "two.jpg": "restored"}
@@ -300,7 +334,7 @@ def test_an_output_that_cannot_be_written_is_one_photographs_failure(photos, out
 
 
 def test_leaving_a_batch_early_keeps_what_is_whole(photos, out):
-    batch = Batch(plan_photos([photos], out), invert, SETTINGS)
+    batch = Batch(plan_photos([photos], out), turn, SETTINGS)
     first = next(iter(batch.run()))
     assert first.status == "restored"
     assert file_sha256(out / first.record["output"]) == first.record["output_sha256"]
@@ -371,7 +405,7 @@ def test_an_estimate_is_the_mean_of_earlier_photographs(photos, out):
         for output, megapixels, seconds, seed in (("a.png", 1, 2, 0), ("b.png", 3, 10, 0), ("c.png", 1, 99, 7)):
             measured = {"settings": {"seed": seed}, "megapixels": megapixels, "seconds": seconds}
             manifest.append({"output": output, "status": "restored", **measured})
-    assert Batch(plan_photos([photos], out), invert, SETTINGS).seconds_per_megapixel() == (3.0, True)
+    assert Batch(plan_photos([photos], out), turn, SETTINGS).seconds_per_megapixel() == (3.0, True)
 
 
 @pytest.mark.parametrize("zeros", [False, True], ids=["lines", "zeros"])

@@ -343,6 +343,15 @@ def test_info_prints_totals_hashes_and_device(run, pipeline, checkpoint):
         assert f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(checkpoint)}" in out
 
 
+def test_info_of_a_photograph_tells_what_its_file_holds(run, photos):
+    code, out, _ = run("info", photos / "one.png")
+    assert code == 0
+    assert re.search(r"^picture +\d+ x \d+ pixels, RGB, 8 bits \(PNG\)$", out, re.MULTILINE)
+    assert "no record" in out
+    code, _, err = run("info", photos / "nowhere.png")
+    assert (code, err) == (2, f"foundir: {photos / 'nowhere.png'}: no such file.\n")
+
+
 def test_export_writes_weights_and_the_code_that_loads_them(run, checkpoint, tmp_path):
     code, out, _ = run("export", "--checkpoint", checkpoint, "-o", tmp_path / "exported")
     assert code == 0

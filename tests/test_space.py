@@ -168,7 +168,7 @@ def test_the_page_keeps_transparency_metadata_and_orientation(page, photo, tmp_p
         upright = picture.transpose(Image.Transpose.ROTATE_270)
         assert restored.size == (56, 72)
         assert np.array_equal(np.asarray(restored.getchannel("A")), np.asarray(upright.getchannel("A")))
-        assert dict(restored.getexif()) == {271: "Camera works"}
+        assert dict(restored.getexif()) == {271: "Camera works", 274: 1}
 
 
 def test_restore_without_a_photo_asks_for_one(page):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from .common import UsageError, check_writable, whole
@@ -46,6 +45,6 @@ def run(arguments: argparse.Namespace) -> None:
         photo = read_photo(arguments.image)
         degraded = degrade_image(np.asarray(photo.image.convert("RGB")), task, arguments.image.name, arguments.seed)
         image = Image.fromarray(degraded).convert(photo.image.mode)  # a grey profile describes grey pixels only
-        write_photo(replace(photo, image=image), arguments.output)
+        write_photo(photo.changed(pixels=np.asarray(image)), arguments.output)
     except PhotoError as error:
         raise UsageError(str(error)) from error

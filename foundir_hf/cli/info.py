@@ -1,21 +1,27 @@
-"""`foundir info`: checkpoint, sizes, hashes, device."""
+"""`foundir info`: checkpoint, sizes, hashes, device; or what a photograph's file holds, and what was done to it."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from .. import __version__
-from .common import checkpoint_folder, load, model_options, pick_device
+from .common import UsageError, checkpoint_folder, load, model_options, pick_device
 
 
 def add_parser(commands) -> None:
     """Adds the verb to the command line."""
-    parser = commands.add_parser("info", parents=[model_options()], help="show checkpoint, sizes, hashes and device")
+    parser = commands.add_parser("info", parents=[model_options()], help="show checkpoint, sizes, hashes and device, or a photograph")
+    parser.add_argument("photographs", nargs="*", type=Path, metavar="FILE", help="show what this file holds, and what was done to it")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the facts."""
+    if arguments.photographs:
+        for path in arguments.photographs:
+            show_photograph(path)
+        return
     from ..hub import checkpoint_hashes
 
     folder = checkpoint_folder(arguments)
@@ -32,3 +38,26 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{'total':<12} {total:,} parameters, {size / 1e6:.1f} MB on disk\n{'scheduler':<12} {type(pipeline.scheduler).__name__}")
     for name, digest in checkpoint_hashes(folder).items():
         print(f"sha256       {digest}  {name}")
+
+
+def show_photograph(path: Path) -> None:
+    """Prints what a photograph's file holds; raises [`UsageError`] if it cannot be read."""
+    from ..formats.record import read_record
+    from ..photo import PhotoError, read_photo
+
+    try:
+        photo = read_photo(path)
+    except PhotoError as error:
+        raise UsageError(str(error)) from error
+    width, height = photo.size
+    kind = photo.encoded[0] if photo.encoded else "?"
+    colours = ("grey" if photo.pixels.ndim == 2 else "RGB") + ("" if photo.alpha is None else " and alpha")
+    print(f"{path}\n{'picture':<12} {width} x {height} pixels, {colours}, {8 * photo.pixels.dtype.itemsize} bits ({kind})")
+    for name, part in vars(photo.metadata).items():
+        if part:
+            size = f"{len(part)} {'chunks' if name == 'chunks' else 'bytes'}"
+            print(f"{name:<12} {f'{part[0]:g} x {part[1]:g}' if name == 'dpi' else size}")
+    for note in photo.notes:
+        print(f"{'note':<12} {note}")
+    record = read_record(photo.metadata)
+    print("restored     no record" if not record else "\n".join(f"{name:<12} {value}" for name, value in record.items()))

@@ -164,8 +164,9 @@ def _tell(arguments: argparse.Namespace, result: Result, *, quiet: bool) -> None
     elif result.status != "failed" and arguments.output != STREAM:
         again = " (restored before)" if result.status == "skipped" else ""
         tqdm.write(one_line(f"{result.job.name} -> {result.job.target}{again}"))
-    if result.status == "failed" and not quiet:
-        tqdm.write(one_line(f"foundir: {result.record['error']}"), file=sys.stderr)
+    told = [f"{result.job.name}: {note}." for note in result.record.get("notes", []) if result.status == "restored"]
+    for text in told if result.status != "failed" or quiet else [result.record["error"]]:
+        tqdm.write(one_line(f"foundir: {text}"), file=sys.stderr)
 
 
 def _conclude(plan: Plan, results: list[Result], summary: str) -> None:

@@ -36,7 +36,12 @@ def suffix_by_content(path: Path) -> str | None:
     """The suffix of a photograph's format; none if it is not one that can be written, or no photograph."""
     import PIL.Image
 
+    from ..formats.tiff import is_tiff
+
     try:
+        with path.open("rb") as file:
+            if is_tiff(file.read(4)):  # Pillow knows only some
+                return ".tiff"
         with PIL.Image.open(path) as image:
             suffix = ".jpeg" if image.format == "MPO" else f".{image.format}".lower()
     except Exception:  # told when it is read as a photograph

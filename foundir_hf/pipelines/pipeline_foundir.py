@@ -699,12 +699,14 @@ def decode_latents(vae: ModelMixin, latents: torch.Tensor, estimate: torch.Tenso
     return image
 
 
-def enlarge(pixels: torch.Tensor, upscale: float) -> torch.Tensor:
-    """Bicubic enlargement of `(batch, 3, height, width)` in [0, 1] to exactly `round(side * upscale)`; the same tensor if there is none."""
+def enlarge(pixels: torch.Tensor, upscale: float, *, limit: bool = True) -> torch.Tensor:
+    """Bicubic enlargement of `(batch, channels, height, width)` to exactly `round(side * upscale)`; the same tensor if there is none.
+    What overshoots [0, 1] is cut off unless `limit` says otherwise."""
     if upscale == 1:
         return pixels
     size = [max(1, round(side * upscale)) for side in pixels.shape[2:]]
-    return F.interpolate(pixels, size=size, mode="bicubic", align_corners=False).clamp_(0, 1)
+    larger = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False)
+    return larger.clamp_(0, 1) if limit else larger
 
 
 def _pad_to_multiple(pixels: torch.Tensor, multiple: int) -> torch.Tensor:

@@ -1,0 +1,217 @@
+"""TIFF at full depth, by tifffile: grey, RGB, palettes, CMYK and CIELAB in, grey and RGB out."""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+
+import numpy as np
+import tifffile
+from tifffile import EXTRASAMPLE, PHOTOMETRIC
+
+from . import exif as exif_module
+from .colour import from_cmyk, from_lab
+from .photograph import Metadata, Photo, PhotoError
+from .png import check_size
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what cannot be read arrives as an exception, what can be is nobody's business
+_IPTC, _PHOTOSHOP, _XMP, _PROFILE = 33723, 34377, 700, 34675
+_CENTIMETRE = 3
+
+
+def read(data: bytes) -> Photo:
+    """A TIFF, BigTIFFs among them, as it is told to be turned. Raises [`PhotoError`], and whatever tifffile does."""
+    notes: list[str] = []
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        pages = [page.aspage() for page in file.pages]
+        pages = [page for page in pages if not page.is_reduced] or pages[:1]
+        if len(pages) != 1:
+            raise PhotoError(f"has {len(pages)} frames; only still photographs can be restored.")
+        (page,) = pages
+        check_size(page.imagewidth, page.imagelength)
+        pixels, alpha = _light(page, notes)
+        tags = {tag.code: tag.value for tag in page.tags.values()}
+        dpi = _dpi(page)
+    exif = None
+    try:
+        exif = exif_module.of_tiff(data)
+    except (exif_module.ExifError, struct.error):
+        notes.append("its EXIF is damaged and was dropped")
+    iptc = tags.get(_PHOTOSHOP)
+    metadata = Metadata(
+        exif=exif,
+        icc_profile=None if page.photometric in (PHOTOMETRIC.SEPARATED, PHOTOMETRIC.CIELAB) else _bytes(tags.get(_PROFILE)),
+        xmp=_bytes(tags.get(_XMP)),
+        iptc=_bytes(iptc) if iptc is not None else _as_resource(_bytes(tags.get(_IPTC))),
+        dpi=dpi,
+    )
+    turn = tags.get(exif_module.ORIENTATION, 1)
+    turn = int(turn) if isinstance(turn, int) and 1 <= int(turn) <= 8 else 1
+    return Photo(upright(pixels, turn), None if alpha is None else upright(alpha, turn), metadata, notes=tuple(notes))
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """What EXIF's orientation says how to look at, turned so that it needs no saying."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _light(page: tifffile.TiffPage, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pixels and alpha of a page, as [`Photo`] has them."""
+    numbers = page.asarray()
+    if page.axes == "SYX":  # plane by plane
+        numbers = np.moveaxis(numbers, 0, -1)
+    elif page.axes not in ("YX", "YXS"):
+        raise PhotoError(f"its axes {page.axes} are not those of a photograph")
+    extra = len(page.extrasamples)
+    numbers, extras = (numbers, None) if not extra else (numbers[..., :-extra], numbers[..., -extra:])
+    if numbers.ndim == 3 and numbers.shape[2] == 1:
+        numbers = numbers[..., 0]
+    numbers = _known_type(numbers, page.bitspersample, notes, palette=page.photometric == PHOTOMETRIC.PALETTE)
+    if page.photometric == PHOTOMETRIC.MINISWHITE:
+        numbers = (1 if numbers.dtype == np.float32 else np.iinfo(numbers.dtype).max) - numbers
+    elif page.photometric == PHOTOMETRIC.PALETTE:
+        colours = np.asarray(page.colormap).T  # (colours, 3), 16 bits
+        colours = (colours // 257).astype(np.uint8) if not (colours % 257).any() else colours.astype(np.uint16)
+        numbers = colours[numbers]
+    elif page.photometric == PHOTOMETRIC.SEPARATED:
+        if numbers.shape[-1] != 4:
+            raise PhotoError(f"it has {numbers.shape[-1]} inks; only CMYK is known")
+        profile = page.tags.valueof(_PROFILE)
+        numbers = from_cmyk(_eight_bits(numbers, "CMYK", notes), _bytes(profile))
+    elif page.photometric in (PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB):
+        numbers = from_lab(_eight_bits(numbers, "CIELAB", notes), signed=page.photometric == PHOTOMETRIC.CIELAB)
+    elif page.photometric not in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR):
+        raise PhotoError(f"its colours are {PHOTOMETRIC(page.photometric).name}, which are not known")
+    elif page.photometric == PHOTOMETRIC.YCBCR and page.compression not in (6, 7, 34892):
+        raise PhotoError("its colours are YCBCR without JPEG, which are not known")
+    if numbers.ndim == 3 and numbers.shape[2] != 3:
+        raise PhotoError(f"it has {numbers.shape[2]} colours; grey and RGB are known")
+    alpha = None
+    for kind, channel in zip(page.extrasamples, () if extras is None else np.moveaxis(extras, -1, 0), strict=True):
+        if alpha is None and kind in (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA):
+            alpha = _known_type(channel, page.bitspersample, notes)
+            if alpha.dtype != numbers.dtype:
+                raise PhotoError("its alpha is of another type than its colours")
+            if kind == EXTRASAMPLE.ASSOCALPHA:
+                numbers = _divided(numbers, alpha)
+        else:
+            notes.append("a channel that is neither colour nor transparency was dropped")
+    return numbers, alpha
+
+
+def _known_type(numbers: np.ndarray, bits: int | tuple[int, ...], notes: list[str], *, palette: bool = False) -> np.ndarray:
+    """`uint8`, `uint16` or `float32`."""
+    bits = max(bits) if isinstance(bits, tuple) else bits
+    if numbers.dtype == bool:
+        numbers, bits = numbers.astype(np.uint8), 1
+    if numbers.dtype.kind == "f":
+        return numbers.astype(np.float32)
+    if numbers.dtype.kind != "u" or numbers.dtype.itemsize > 4:
+        raise PhotoError(f"its numbers are {numbers.dtype}; known are unsigned ones of up to 32 bits, and floating point")
+    if numbers.dtype == np.uint32:
+        notes.append("its 32-bit integers became 16-bit ones")
+        return (numbers >> 16).astype(np.uint16)
+    numbers = numbers.astype(numbers.dtype.newbyteorder("="))
+    if palette or bits in (8, 16):
+        return numbers
+    most = np.iinfo(numbers.dtype).max
+    return (numbers.astype(np.float64) * most / (2**bits - 1)).round().astype(numbers.dtype)
+
+
+def _eight_bits(numbers: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
+    if numbers.dtype == np.uint16:
+        notes.append(f"its 16-bit {name} became 8-bit RGB")
+        return (numbers // 257).astype(np.uint8)
+    if numbers.dtype != np.uint8:
+        raise PhotoError(f"its {name} is of {numbers.dtype}; 8 and 16 bits are known")
+    return numbers
+
+
+def _divided(numbers: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colours that were multiplied with their alpha, as they were before."""
+    most = 1.0 if numbers.dtype == np.float32 else float(np.iinfo(numbers.dtype).max)
+    share = alpha.astype(np.float64) / most
+    share = share if numbers.ndim == 2 else share[..., None]
+    light = np.divide(numbers, share, out=np.zeros(numbers.shape), where=share > 0)
+    return light.astype(np.float32) if numbers.dtype == np.float32 else light.round().clip(0, most).astype(numbers.dtype)
+
+
+def _dpi(page: tifffile.TiffPage) -> tuple[float, float] | None:
+    across, down = page.tags.valueof(282), page.tags.valueof(283)
+    unit = page.tags.valueof(296, 2)
+    if not isinstance(across, tuple) or not isinstance(down, tuple) or unit not in (2, 3) or 0 in (*across, *down):
+        return None
+    scale = 2.54 if unit == _CENTIMETRE else 1.0
+    dpi = (across[0] / across[1] * scale, down[0] / down[1] * scale)
+    return dpi if dpi != (1.0, 1.0) else None  # what libraries write that were told nothing
+
+
+def _bytes(value: object) -> bytes | None:
+    return bytes(value) if isinstance(value, bytes | tuple | np.ndarray) and len(value) else None
+
+
+def _as_resource(iptc: bytes | None) -> bytes | None:
+    """Bare IPTC as a resource of Photoshop's."""
+    if iptc is None:
+        return None
+    return b"8BIM\x04\x04\0\0" + struct.pack(">I", len(iptc)) + iptc + b"\0" * (len(iptc) % 2)
+
+
+def write(pixels: np.ndarray, alpha: np.ndarray | None, metadata: Metadata) -> bytes:
+    """A TIFF of 8 or 16 bits or floating point, compressed without loss."""
+    structure = exif_module.parse(metadata.exif) if metadata.exif else None
+    first = structure.directory(structure.first)[0] if structure else {}
+    below = {tag: structure.below(first, tag) for tag in (exif_module.EXIF, exif_module.GPS)} if structure else {}
+    below = {tag: directory for tag, directory in below.items() if directory}
+    order = structure.order if structure else "<"
+    extra = [(tag, part.kind, part.count, part.data, True) for tag, part in first.items() if tag in exif_module.DESCRIPTIVE and part.count]
+    packets = ((_XMP, 1, metadata.xmp), (_PHOTOSHOP, 7, metadata.iptc))
+    extra += [(tag, kind, len(packet), packet, True) for tag, kind, packet in packets if packet]
+    joined = pixels if alpha is None else np.concatenate([pixels.reshape(*pixels.shape[:2], -1), alpha[..., None]], axis=2)
+    encoded = io.BytesIO()
+    tifffile.imwrite(
+        encoded,
+        np.ascontiguousarray(joined),
+        byteorder="<" if order == "<" else ">",
+        photometric="minisblack" if pixels.ndim == 2 else "rgb",
+        planarconfig="contig" if joined.ndim == 3 else None,
+        extrasamples=None if alpha is None else ["unassalpha"],
+        compression="zlib",
+        predictor=3 if pixels.dtype == np.float32 else 2,
+        iccprofile=metadata.icc_profile,
+        resolution=metadata.dpi,
+        resolutionunit="inch" if metadata.dpi else None,
+        extratags=extra,
+        metadata=None,
+        software=False,
+    )
+    return _with_directories(bytearray(encoded.getvalue()), below)
+
+
+def _with_directories(data: bytearray, below: dict[int, exif_module.Directory]) -> bytes:
+    """A TIFF with EXIF's directories put behind it, and a first directory that points to them behind these; tifffile writes no pointers."""
+    if not below:
+        return bytes(data)
+    structure = exif_module.parse(bytes(data))
+    first, _ = structure.directory(structure.first)
+    entries = {tag: bytes(data[field.entry : field.entry + 12]) for tag, field in first.items()}
+    for tag, directory in below.items():
+        data += bytes(len(data) % 2)
+        entries[tag] = struct.pack(f"{structure.order}HHII", tag, 4, 1, len(data))
+        data += exif_module.written({t: f for t, f in directory.items() if t != exif_module.INTEROPERABILITY}, structure.order, len(data))
+    data += bytes(len(data) % 2)
+    data[4:8] = struct.pack(f"{structure.order}I", len(data))
+    data += struct.pack(f"{structure.order}H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
+    return bytes(data)
+
+
+def is_tiff(data: bytes) -> bool:
+    """By its first bytes."""
+    return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
