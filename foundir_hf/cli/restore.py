@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -16,23 +14,22 @@ from .. import __version__
 from ..files import IMAGE_SUFFIXES
 from .common import (
     UsageError,
-    WorkError,
     adapter_options,
     check_writable,
     generator,
     load,
     model_options,
     number,
-    one_line,
     pipeline_options,
     restoration_options,
     some_path,
     weight_hashes,
 )
+from .results import conclude, tell
 from .streams import STREAM, read_paths, receive_photo, send_file, suffix_by_content
 
 if TYPE_CHECKING:
-    from ..batch import Batch, Result
+    from ..batch import Batch
     from ..plan import Plan
 
 
@@ -132,10 +129,10 @@ def _restore(arguments: argparse.Namespace, batch: Batch) -> None:
         batch.run(), total=len(batch.plan.jobs), desc="photographs", unit="photo", disable=True if single else None, leave=False
     ):
         results.append(result)
-        _tell(arguments, result, quiet=single)
+        tell(arguments, result, quiet=single)
     counts, elapsed = Counter(result.status for result in results), tqdm.format_interval(time.monotonic() - start)
     summary = f"{counts['restored']} of {len(results)} restored, {counts['skipped']} before, {counts['failed']} failed, in {elapsed}."
-    _conclude(batch.plan, results, summary)
+    conclude(batch.plan, results, summary)
 
 
 def _preview(arguments: argparse.Namespace, batch: Batch) -> None:
@@ -144,7 +141,7 @@ def _preview(arguments: argparse.Namespace, batch: Batch) -> None:
 
     results = list(batch.preview())
     for result in results:
-        _tell(arguments, result, quiet=len(results) == 1)
+        tell(arguments, result, quiet=len(results) == 1)
     counts = Counter(result.status for result in results)
     megapixels = sum(result.record["megapixels"] for result in results if result.status == "pending")
     summary = f"dry run: {counts['pending']} to restore, {counts['skipped']} restored before, {counts['failed']} would fail"
@@ -152,27 +149,4 @@ def _preview(arguments: argparse.Namespace, batch: Batch) -> None:
         seconds, measured = batch.seconds_per_megapixel()
         how = "by earlier photographs" if measured else "by a small picture"
         summary += f"; {megapixels:.1f} megapixels, about {tqdm.format_interval(megapixels * seconds)} ({seconds:.2f} s a megapixel, {how})"
-    _conclude(batch.plan, results, f"{summary}.")
-
-
-def _tell(arguments: argparse.Namespace, result: Result, *, quiet: bool) -> None:
-    """Prints what became of a photograph; `quiet` leaves its failure to [`_conclude`]."""
-    from tqdm.auto import tqdm
-
-    if arguments.json:  # with the paths as they were given, which a script can open
-        tqdm.write(json.dumps({**result.record, "input": result.job.name, "output": str(result.job.target)}))
-    elif result.status != "failed" and arguments.output != STREAM:
-        again = " (restored before)" if result.status == "skipped" else ""
-        tqdm.write(one_line(f"{result.job.name} -> {result.job.target}{again}"))
-    told = [f"{result.job.name}: {note}." for note in result.record.get("notes", []) if result.status == "restored"]
-    for text in told if result.status != "failed" or quiet else [result.record["error"]]:
-        tqdm.write(one_line(f"foundir: {text}"), file=sys.stderr)
-
-
-def _conclude(plan: Plan, results: list[Result], summary: str) -> None:
-    """Tells what was passed over, and the summary. Raises [`WorkError`] if a photograph failed."""
-    for kind, files in sorted(plan.passed_over.items()):
-        print(one_line(f"foundir: passed over {len(files)} x {kind}: {files[0]}{', ...' if len(files) > 1 else ''}"), file=sys.stderr)
-    if any(result.status == "failed" for result in results):
-        raise WorkError(results[0].record["error"] if len(results) == 1 else summary)
-    print(f"foundir: {summary}", file=sys.stderr)
+    conclude(batch.plan, results, f"{summary}.")
