@@ -1,17 +1,22 @@
-"""Files that appear whole or not at all."""
+"""Files of photographs by their names; files that appear whole or not at all; hashes of files."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
+
+# What a photograph is by its name.
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_UNFINISHED = ".foundir-"
 
 
 def write_whole(path: str | Path, content: bytes) -> None:
     """Writes a file under its name only when it is complete, in a folder that is made if need be. Raises `OSError`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".foundir-")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -21,3 +26,15 @@ def write_whole(path: str | Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)  # still there only after a failure, or Ctrl-C
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what a killed [`write_whole`] left in a folder; for when nobody else writes there."""
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        path.unlink(missing_ok=True)
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -13,6 +12,7 @@ import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors import safe_open
 
+from .files import file_sha256
 from .pipelines.pipeline_foundir import FoundIRPipeline, installed_index
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
@@ -97,4 +97,4 @@ def stored_dtype(folder: Path) -> torch.dtype:
 def checkpoint_hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of every weight file of a checkpoint, by relative path."""
     files = sorted(folder.rglob("*.safetensors"))
-    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {str(file.relative_to(folder)): file_sha256(file) for file in files}

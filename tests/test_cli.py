@@ -1,4 +1,7 @@
-"""The command line: what it writes, and that every mistake a person can make is one line, exit code 2 and nothing written."""
+"""The command line: what it writes, and that every mistake a person can make is one line, exit code 2 and nothing written.
+
+What `foundir restore` does with many photographs is in test_batch.py.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from PIL import Image
 from foundir_hf import __version__
 from foundir_hf.cli import main
 from foundir_hf.cli.common import UsageError, check_writable
-from foundir_hf.cli.restore import plan_outputs
+from foundir_hf.manifest import MANIFEST
 
 COMMANDS = ["restore", "demo", "evaluate", "info", "export", "adapt", "tasks", "degrade", "diagnose", "clean", "pack"]
 
@@ -81,7 +84,8 @@ def pixels(path: Path) -> np.ndarray:
 def test_one_photograph_is_restored_to_a_file_name(run, photos, checkpoint, tmp_path):
     target = tmp_path / "new" / "restored.png"
     code, out, err = run("restore", photos / "one.png", "-o", target, "--checkpoint", checkpoint)
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert re.fullmatch(r"foundir: 1 of 1 restored, 0 before, 0 failed, in \d\d:\d\d\.\n", err)
     assert out == f"{photos / 'one.png'} -> {target}\n"
     assert pixels(target).shape == (56, 72, 3)
     assert not np.array_equal(pixels(target), pixels(photos / "one.png"))
@@ -90,7 +94,7 @@ def test_one_photograph_is_restored_to_a_file_name(run, photos, checkpoint, tmp_
 def test_one_photograph_is_restored_into_a_folder_under_its_own_name(run, photos, checkpoint, tmp_path):
     code, _, _ = run("restore", photos / "one.png", "-o", tmp_path / "out", "--checkpoint", checkpoint)
     assert code == 0
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["one.png"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [MANIFEST, "one.png"]
 
 
 def test_a_folder_is_searched_recursively_and_mirrored(run, photos, checkpoint, tmp_path):
@@ -99,7 +103,7 @@ def test_a_folder_is_searched_recursively_and_mirrored(run, photos, checkpoint, 
     code, out, _ = run("restore", photos, "-o", tmp_path / "out", "--checkpoint", checkpoint)
     assert code == 0
     written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
-    assert written == ["deep/er/two.jpg", "one.png"]
+    assert written == ["deep/er/two.jpg", MANIFEST, "one.png"]
     assert out.count(" -> ") == 2
 
 
@@ -174,14 +178,15 @@ def test_broken_photographs_do_not_stop_the_others(run, photos, checkpoint, tmp_
     (photos / "a_text.png").write_text("words")
     (photos / "z_half.png").write_bytes((photos / "one.png").read_bytes()[:200])
     code, out, err = run("restore", photos, "-o", tmp_path / "out", "--checkpoint", checkpoint)
-    assert code == 2
-    assert sorted(p.name for p in (tmp_path / "out").rglob("*.*")) == ["one.png", "two.jpg"]
+    assert code == 1
+    assert sorted(p.name for p in (tmp_path / "out").rglob("*.*")) == [MANIFEST, "one.png", "two.jpg"]
     assert out.count(" -> ") == 2
     lines = err.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert lines[0].startswith(f"foundir: {photos / 'a_text.png'}: ")
     assert lines[1].startswith(f"foundir: {photos / 'z_half.png'}: ")
-    assert lines[2] == "foundir: 2 of 4 photographs were not restored."
+    assert lines[2] == f"foundir: passed over 1 x .txt: {photos / 'notes.txt'}"
+    assert lines[3].startswith("foundir: 2 of 4 restored, 0 before, 2 failed, in ")
 
 
 def test_a_photograph_too_large_for_the_memory_is_told_in_one_line(checkpoint, tmp_path):
@@ -196,7 +201,7 @@ def test_a_photograph_too_large_for_the_memory_is_told_in_one_line(checkpoint, t
     )
     arguments = [str(tmp_path / "large.png"), str(checkpoint), str(tmp_path / "out.png")]
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"foundir: {tmp_path / 'large.png'}: out of memory; try a smaller --tile-size."
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out.png").exists()
@@ -256,10 +261,12 @@ def test_a_file_that_is_no_photograph_by_its_name_is_refused(refused, photos, tm
     assert "notes.txt" in refused("restore", photos / "notes.txt", "-o", tmp_path / "out", "--checkpoint", checkpoint)
 
 
-def test_a_file_that_is_no_photograph_by_its_content_is_refused(refused, tmp_path, checkpoint):
+def test_a_file_that_is_no_photograph_by_its_content_fails_in_one_line(run, tmp_path, checkpoint):
     (tmp_path / "words.png").write_text("words")
-    line = refused("restore", tmp_path / "words.png", "-o", tmp_path / "out.png", "--checkpoint", checkpoint)
-    assert "not an image of a known format" in line
+    code, out, err = run("restore", tmp_path / "words.png", "-o", tmp_path / "out.png", "--checkpoint", checkpoint)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "not an image of a known format" in err
+    assert not (tmp_path / "out.png").exists()
 
 
 def test_a_folder_without_photographs_is_named(refused, tmp_path, checkpoint):
@@ -307,34 +314,7 @@ def test_no_command_and_an_unknown_command_are_refused(refused):
     assert "repair" in refused("repair")
 
 
-# Planning
-
-
-def test_plan_outputs_mirrors_folders_and_takes_names_for_single_photographs(photos, tmp_path):
-    out = tmp_path / "out"
-    assert plan_outputs([photos], out, overwrite=False) == [
-        (photos / "deep" / "er" / "two.jpg", out / "deep" / "er" / "two.jpg"),
-        (photos / "one.png", out / "one.png"),
-    ]
-    assert plan_outputs([photos / "one.png"], tmp_path / "x.WEBP", overwrite=False) == [(photos / "one.png", tmp_path / "x.WEBP")]
-    (tmp_path / "album.png").mkdir()  # a folder, whatever its name says
-    assert plan_outputs([photos / "one.png"], tmp_path / "album.png", overwrite=False)[0][1] == tmp_path / "album.png" / "one.png"
-    assert not out.exists()
-
-
-def test_plan_outputs_refuses_what_would_be_lost(photos, tmp_path):
-    with pytest.raises(UsageError, match="is an input"):
-        plan_outputs([photos], photos, overwrite=True)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "one.png").write_text("old")
-    with pytest.raises(UsageError, match="exists"):
-        plan_outputs([photos], tmp_path / "out", overwrite=False)
-    assert len(plan_outputs([photos], tmp_path / "out", overwrite=True)) == 2
-
-
-def test_an_output_format_that_cannot_be_written_is_refused(photos, tmp_path):
-    with pytest.raises(UsageError, match=r"cannot write \.gif"):
-        plan_outputs([photos / "one.png"], tmp_path / "out.gif", overwrite=True)
+# What the verbs share
 
 
 def test_check_writable_looks_at_the_nearest_folder_that_exists(tmp_path):
@@ -408,7 +388,7 @@ def test_a_process_of_its_own_restores_and_writes_the_same_bytes(run, photos, ch
     arguments = ["restore", str(photos / "one.png"), "--checkpoint", str(checkpoint), "-o"]
     command = [sys.executable, "-m", "foundir_hf.cli", *arguments, str(tmp_path / "process.png")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     assert done.stdout == f"{photos / 'one.png'} -> {tmp_path / 'process.png'}\n"
     assert run(*arguments, tmp_path / "here.png")[0] == 0
     assert (tmp_path / "process.png").read_bytes() == (tmp_path / "here.png").read_bytes()

@@ -113,7 +113,7 @@ def write_sheet(path: Path, folder: Path, verdicts: Mapping[str, Verdict], most:
 def _check_outputs(arguments: argparse.Namespace, photos: Sequence[Path]) -> None:
     """Refuses, before anything is scored, to write over what is not ours."""
     from ..data.cleaning import read_manifest
-    from ..data.photos import IMAGE_SUFFIXES
+    from ..files import IMAGE_SUFFIXES
 
     # Those that are not judged too: LQ files, and what a manifest.csv leaves out.
     beside = (path for path in arguments.folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)

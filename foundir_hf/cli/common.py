@@ -1,10 +1,11 @@
-"""What the verbs share: options, checks, loading. Every failure a person can cause is a [`UsageError`]."""
+"""What the verbs share: options, checks, loading, what is told. Every failure a person can cause is a [`UsageError`] or a [`WorkError`]."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import os
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 class UsageError(Exception):
     """Something that the person at the keyboard can put right: told in one line, exit code 2."""
+
+
+class WorkError(Exception):
+    """Work that was asked for rightly and failed, in part or whole: told in one line, exit code 1."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -103,6 +108,7 @@ def load(arguments: argparse.Namespace):
     """The pipeline that `--checkpoint` and `--device` name, with the adapters of `--adapter`, if the verb has it."""
     adapters = [split_weight(text) for text in getattr(arguments, "adapter", [])]
     device = pick_device(arguments.device)
+    quiet_libraries()
     from ..hub import load_pipeline
 
     try:
@@ -141,6 +147,19 @@ def checkpoint_folder(arguments: argparse.Namespace) -> Path:
         raise UsageError(str(error)) from error
 
 
+def weight_hashes(arguments: argparse.Namespace) -> dict[str, str]:
+    """SHA-256 of the weight files that `--checkpoint` and `--adapter` name; those of an adapter with its weight."""
+    from ..hub import checkpoint_hashes
+
+    hashes = checkpoint_hashes(checkpoint_folder(arguments))
+    for source, weight in map(split_weight, arguments.adapter):
+        from ..pipelines.lora_foundir import find_adapter
+
+        folder = find_adapter(source)
+        hashes |= {f"{folder.name}:{weight:g}/{file}": digest for file, digest in checkpoint_hashes(folder).items()}
+    return hashes
+
+
 def generator(arguments: argparse.Namespace):
     """Random numbers from `--seed`, on the CPU."""
     import torch
@@ -161,6 +180,18 @@ def pick_device(name: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"`--device` {name!r} is not available here; try auto or cpu.") from error
     return name
+
+
+def some_path(text: str) -> Path:
+    """An argparse type: a path that is not empty, which `Path` would take for the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return Path(text)
+
+
+def one_line(text: str) -> str:
+    """Text with escapes for what would break a line or cannot be spelt: control characters and bytes of names that are no text."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def quiet_libraries() -> None:

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from ..files import IMAGE_SUFFIXES
 from .common import UsageError
 
 # A photograph has a defect from here on; weaker suspicions down to the other are shown below those.
@@ -50,8 +51,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 def list_inputs(paths: list[Path]) -> list[Path]:
     """Photographs, and those in folders, each once, in the order given; raises [`UsageError`] before any work is done."""
-    from ..data.photos import IMAGE_SUFFIXES
-
     found: dict[Path, Path] = {}
     for path in paths:
         if path.is_dir():

@@ -12,12 +12,11 @@ from .common import (
     UsageError,
     adapter_options,
     check_writable,
-    checkpoint_folder,
     load,
     model_options,
     pipeline_options,
     restoration_options,
-    split_weight,
+    weight_hashes,
     whole,
 )
 
@@ -83,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
                 raise UsageError("`--adapter` needs a checkpoint; --checkpoint is none.")
             pipeline, hashes, options = None, {}, {}
         else:
-            pipeline, hashes = load(arguments), _hashes(arguments)
+            pipeline, hashes = load(arguments), weight_hashes(arguments)
             options = pipeline_options(arguments, pipeline)
         _evaluate(arguments, suite, pipeline, metrics, others, hashes, options)
     # A folder without photographs, a file that is none, a library that is not installed.
@@ -112,18 +111,6 @@ def _outputs(arguments: argparse.Namespace, suite) -> list:
             raise UsageError(f"`--outputs` must be NAME=DIR, got {text!r}.")
         others.append(Outputs(name, Path(folder), suite))
     return others
-
-
-def _hashes(arguments: argparse.Namespace) -> dict[str, str]:
-    from ..hub import checkpoint_hashes
-
-    hashes = checkpoint_hashes(checkpoint_folder(arguments))
-    for source, weight in map(split_weight, arguments.adapter):
-        from ..pipelines.lora_foundir import find_adapter
-
-        folder = find_adapter(source)
-        hashes |= {f"{folder.name}:{weight:g}/{file}": digest for file, digest in checkpoint_hashes(folder).items()}
-    return hashes
 
 
 def _evaluate(arguments: argparse.Namespace, suite, pipeline, metrics: list[str], others: list, hashes: dict, options: dict) -> None:

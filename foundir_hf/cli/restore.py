@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from .. import __version__
+from ..files import IMAGE_SUFFIXES
 from .common import (
     UsageError,
     adapter_options,
@@ -16,7 +22,15 @@ from .common import (
     number,
     pipeline_options,
     restoration_options,
+    some_path,
+    weight_hashes,
 )
+from .results import conclude, tell
+from .streams import STREAM, read_paths, receive_photo, send_file, suffix_by_content
+
+if TYPE_CHECKING:
+    from ..batch import Batch
+    from ..plan import Plan
 
 
 def add_parser(commands) -> None:
@@ -25,89 +39,114 @@ def add_parser(commands) -> None:
         "restore",
         parents=[model_options(), adapter_options(), restoration_options()],
         help="restore photographs and folders of photographs",
+        description="The same command again goes on where it stopped, by the manifest foundir.jsonl beside the restored photographs.",
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="photograph, or folder (searched recursively)")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder, or a file name for a single photograph")
+    parser.add_argument(
+        "paths", nargs="*", type=some_path, metavar="PATH", help="photograph, folder (searched recursively), pattern; - is stdin"
+    )
+    parser.add_argument("--files-from", type=some_path, metavar="FILE", help="more paths, one a line (or as of find -print0); - is stdin")
+    parser.add_argument(
+        "-o", "--output", type=some_path, required=True, metavar="OUT", help="folder, or a file name for a single photograph; - is stdout"
+    )
+    formats = sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
+    parser.add_argument("--format", choices=formats, help="of a photograph on stdout (default: that of the input)")
     parser.add_argument("--upscale", type=number(1, 8), default=1.0, help="enlarge by this factor (default: 1)")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist (never an input)")
-    parser.set_defaults(run=run)
+    parser.add_argument("--dry-run", action="store_true", help="write nothing; list what would be done and how long it may take")
+    parser.add_argument("--json", action="store_true", help="print a JSON object a photograph instead of a line")
+    parser.set_defaults(run=run, checks_first=True)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Restores every photograph; one that fails is told and skipped."""
-    from tqdm.auto import tqdm
+    """Restores every photograph that is not restored yet; one that fails is told and skipped."""
+    if arguments.output == STREAM and (arguments.json or arguments.dry_run):
+        raise UsageError("`--output` - is the photograph itself; --json and --dry-run would print beside it.")
+    if arguments.format and arguments.output != STREAM:
+        raise UsageError("`--format` is for `--output` -; a file name says its format by its suffix.")
+    with tempfile.TemporaryDirectory(prefix="foundir-") as streams:
+        try:
+            plan = _plan(arguments, Path(streams))
+            check_writable(plan.folder)
+            batch = _batch(arguments, plan)
+            if arguments.dry_run:
+                _preview(arguments, batch)
+            else:
+                _restore(arguments, batch)
+        except BrokenPipeError:
+            raise
+        except (ValueError, OSError) as error:  # of a photograph none arrives here
+            raise UsageError(str(error)) from error
+        if arguments.output == STREAM:
+            send_file(plan.jobs[0].target)
 
-    jobs = plan_outputs(arguments.paths, arguments.output, overwrite=arguments.overwrite)
+
+def _plan(arguments: argparse.Namespace, streams: Path) -> Plan:
+    """The plan, with files in `streams` in place of stdin and stdout. Raises `ValueError`, `OSError`."""
+    from ..plan import plan_photos
+
+    paths, output = arguments.paths, arguments.output
+    listed = read_paths(arguments.files_from) if arguments.files_from else []
+    if not paths and not listed:
+        raise ValueError("nothing to restore; give a photograph, a folder, or --files-from.")
+    from_stdin, to_stdout = STREAM in paths, output == STREAM
+    if (from_stdin or to_stdout) and len([*paths, *listed]) > 1:
+        raise ValueError("`-` is a single photograph; several need files and folders.")
+    if from_stdin and not to_stdout and (output.suffix.lower() not in IMAGE_SUFFIXES or output.is_dir()):
+        raise ValueError(f"`--output` {output}: a photograph from stdin has no name; give a file name or -.")
+    if from_stdin:
+        paths = [receive_photo(streams)]
+    if to_stdout:
+        source = [*paths, *listed][0]
+        output = streams / f"stdout{f'.{arguments.format}' if arguments.format else suffix_by_content(source) or source.suffix}"
+    plan = plan_photos(paths, output, listed=listed, overwrite=arguments.overwrite)
+    return replace(plan, jobs=[replace(job, name=str(STREAM)) for job in plan.jobs]) if from_stdin else plan
+
+
+def _batch(arguments: argparse.Namespace, plan: Plan) -> Batch:
+    """The engine, with the model loaded."""
     pipeline = load(arguments)
-    from ..photo import PhotoError, read_photo, restore_photo, write_photo
+    from ..batch import Batch
+    from ..photo import restore_photo
 
     options = {**pipeline_options(arguments, pipeline), "upscale": arguments.upscale}
-    single = len(jobs) == 1
-    # One bar, on terminals only (`None`): over the tiles of a single photograph, or over the photographs.
-    pipeline.set_progress_bar_config(disable=None if single else True, leave=False, desc="restoring")
-    failures = []
-    for source, target in tqdm(jobs, desc="photographs", unit="photo", disable=True if single else None):
-        try:
-            photo = restore_photo(pipeline, read_photo(source), generator=generator(arguments), **options)
-            write_photo(photo, target)
-        except (PhotoError, ValueError) as error:  # one bad photograph must not stop the others
-            failures.append(str(error))
-        except (MemoryError, RuntimeError) as error:  # torch says it with a RuntimeError
-            if not isinstance(error, MemoryError) and "memory" not in str(error):
-                raise
-            failures.append(f"{source}: out of memory; try a smaller --tile-size.")
-        else:
-            tqdm.write(f"{source} -> {target}")
-            continue
-        if not single:
-            tqdm.write(f"foundir: {failures[-1]}", file=sys.stderr)
-    if failures and single:
-        raise UsageError(failures[0])
-    if failures:
-        raise UsageError(f"{len(failures)} of {len(jobs)} photographs were not restored.")
+    # On terminals only (`None`): a bar over the tiles of a single photograph, or that of `_restore` over the photographs.
+    pipeline.set_progress_bar_config(disable=None if len(plan.jobs) == 1 else True, leave=False, desc="restoring")
+    settings = {"version": __version__, "weights": weight_hashes(arguments), "seed": arguments.seed, **options}
+    return Batch(
+        plan,
+        lambda photo: restore_photo(pipeline, photo, generator=generator(arguments), **options),
+        settings,
+        overwrite=arguments.overwrite,
+    )
 
 
-def plan_outputs(paths: list[Path], output: Path, *, overwrite: bool) -> list[tuple[Path, Path]]:
-    """Which file becomes which; raises [`UsageError`] before any work is done.
+def _restore(arguments: argparse.Namespace, batch: Batch) -> None:
+    """Runs the batch and tells of every photograph. Raises [`WorkError`] if some failed."""
+    from tqdm.auto import tqdm
 
-    A folder's photographs keep their relative paths below `output`. A single photograph may be given a file name instead.
-    """
-    import PIL.Image
+    single, start, results = len(batch.plan.jobs) == 1, time.monotonic(), []
+    for result in tqdm(
+        batch.run(), total=len(batch.plan.jobs), desc="photographs", unit="photo", disable=True if single else None, leave=False
+    ):
+        results.append(result)
+        tell(arguments, result, quiet=single)
+    counts, elapsed = Counter(result.status for result in results), tqdm.format_interval(time.monotonic() - start)
+    summary = f"{counts['restored']} of {len(results)} restored, {counts['skipped']} before, {counts['failed']} failed, in {elapsed}."
+    conclude(batch.plan, results, summary)
 
-    from ..data.photos import IMAGE_SUFFIXES
-    from ..photo import WRITERS
 
-    jobs: list[tuple[Path, Path]] = []
-    if output.suffix.lower() in PIL.Image.registered_extensions() and output.suffix.lower() not in WRITERS and not output.is_dir():
-        raise UsageError(f"`--output` {output}: cannot write {output.suffix}; accepted are {', '.join(sorted(WRITERS))}.")
-    names_file = output.suffix.lower() in WRITERS and not output.is_dir()
-    if names_file and (len(paths) > 1 or paths[0].is_dir()):
-        raise UsageError(f"`--output` {output} names a file; several photographs need a folder.")
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-            if not inside:
-                raise UsageError(f"{path}: holds no photographs.")
-            jobs += [(p, output / p.relative_to(path)) for p in inside]
-        elif path.is_file():
-            target = output if names_file else output / path.name
-            if target.suffix.lower() not in WRITERS:
-                known = ", ".join(sorted(IMAGE_SUFFIXES))
-                raise UsageError(f"{path}: not a photograph by its name; known are {known}.")
-            jobs.append((path, target))
-        else:
-            raise UsageError(f"{path}: no such file or folder.")
+def _preview(arguments: argparse.Namespace, batch: Batch) -> None:
+    """Tells what would be done, and how long it may take. Raises [`WorkError`] if some would fail."""
+    from tqdm.auto import tqdm
 
-    targets: dict[Path, Path] = {}
-    inputs = {source.resolve() for source, _ in jobs}
-    for source, target in jobs:
-        resolved = target.resolve()
-        if resolved in inputs:
-            raise UsageError(f"{target}: is an input; originals are never overwritten.")
-        if resolved in targets:
-            raise UsageError(f"{source} and {targets[resolved]} would both be written to {target}.")
-        if target.exists() and not overwrite:
-            raise UsageError(f"{target}: exists; pass --overwrite to replace it.")
-        targets[resolved] = source
-    check_writable(output.parent if names_file else output)
-    return jobs
+    results = list(batch.preview())
+    for result in results:
+        tell(arguments, result, quiet=len(results) == 1)
+    counts = Counter(result.status for result in results)
+    megapixels = sum(result.record["megapixels"] for result in results if result.status == "pending")
+    summary = f"dry run: {counts['pending']} to restore, {counts['skipped']} restored before, {counts['failed']} would fail"
+    if megapixels:
+        seconds, measured = batch.seconds_per_megapixel()
+        how = "by earlier photographs" if measured else "by a small picture"
+        summary += f"; {megapixels:.1f} megapixels, about {tqdm.format_interval(megapixels * seconds)} ({seconds:.2f} s a megapixel, {how})"
+    conclude(batch.plan, results, f"{summary}.")

@@ -12,11 +12,10 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from ..files import IMAGE_SUFFIXES
 from .samples import Sample, SampleError, Source, cut
 
 logger = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 def list_photos(folder: str | Path, split: str | None = None) -> list[Path]:

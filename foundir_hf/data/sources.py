@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..files import IMAGE_SUFFIXES
 from .hub_datasets import HubDataset, HubStream, open_hub_dataset
-from .photos import IMAGE_SUFFIXES, CleanFiles, list_photos
+from .photos import CleanFiles, list_photos
 from .samples import SampleError, Source
 from .shards import ShardSource, list_shards
 

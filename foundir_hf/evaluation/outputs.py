@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..data.photos import IMAGE_SUFFIXES
-from ..files import write_whole
+from ..files import IMAGE_SUFFIXES, write_whole
 from .files import read_rgb
 from .suites import Case, Suite
 

@@ -1,0 +1,234 @@
+"""Many photographs, one after another: decoding and encoding beside the model, and the same again goes on where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from .files import file_sha256, remove_unfinished
+from .manifest import Manifest, read_records
+from .photo import Photo, PhotoError, read_photo, write_photo
+from .plan import Job, Plan
+
+# Seconds between looks at photographs that another process works on.
+_POLL = 0.1
+# Pixels of a side of the picture that is restored to learn how long a megapixel takes.
+_SYNTHETIC = 512
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a photograph.
+
+    Args:
+        job: The photograph.
+        record: Its line of the manifest: `status` (`restored`, `skipped`, `failed`; of a preview `pending` too), `input` (absolute),
+            `output` (below the manifest's folder), `input_sha256`, `output_sha256`, `settings`, `megapixels` of the output, `seconds`
+            of the model, `notes` of what could not be kept, `error`; what is not known is left out.
+    """
+
+    job: Job
+    record: Record
+
+    @property
+    def status(self) -> str:
+        """The record's."""
+        return self.record["status"]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A photograph on its way, and what is known for its record."""
+
+    job: Job
+    record: Record
+    photo: Photo
+
+
+class Batch:
+    """Restores what a plan lists.
+
+    A photograph is skipped if the manifest has it with the same input (by SHA-256) and settings, and its output is there with the SHA-256
+    that it was written with. Processes with the same output folder share the work: each takes what no other has taken, and what a killed
+    one left. Any exception on a photograph is that photograph's failure; the next one goes on.
+
+    Args:
+        plan: From [`plan_photos`].
+        restore: [`restore_photo`] with all but the photograph; the same photograph must give the same bytes.
+        settings: All that decides the output beside the input, as JSON.
+        overwrite: Replace outputs that something else made.
+
+    Raises:
+        ValueError: If outputs are there that other settings made, and `overwrite` is false.
+    """
+
+    def __init__(self, plan: Plan, restore: Callable[[Photo], Photo], settings: Mapping[str, Any], *, overwrite: bool = False):
+        self.plan, self.restore, self.overwrite = plan, restore, overwrite
+        self.settings = json.loads(json.dumps(settings))  # as the manifest reads it back
+        known = {} if overwrite else read_records(plan.folder)
+        for job in plan.jobs:
+            record = known.get(self.plan.output(job), {})
+            if record.get("status") == "restored" and record.get("settings") != self.settings and job.target.exists():
+                raise ValueError(f"{job.target}: exists, made with other settings; pass --overwrite to replace it.")
+
+    def run(self) -> Iterator[Result]:
+        """Restores; yields each photograph's result once its file is whole and the manifest has it. Raises `OSError` without a manifest."""
+        todo, stop = deque(self.plan.jobs), threading.Event()
+        with Manifest(self.plan.folder) as manifest, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            if manifest.join():
+                for folder in {job.target.parent for job in self.plan.jobs}:
+                    remove_unfinished(folder)
+            manifest.share()
+            try:
+                ahead, behind = reader.submit(self._next, manifest, todo, stop), []
+                while True:
+                    if not ahead.done():  # nothing to do but to tell
+                        yield from _results(behind)
+                    if (work := ahead.result()) is None:
+                        break
+                    ahead = reader.submit(self._next, manifest, todo, stop)
+                    if isinstance(work, _Work):
+                        work = self._restore(manifest, work)
+                    yield from _results(behind)
+                    if isinstance(work, Result):
+                        yield work
+                    else:
+                        behind.append(writer.submit(self._write, manifest, work))
+                    del work  # megabytes
+                yield from _results(behind)
+            finally:
+                stop.set()  # the reader may be waiting for another process
+
+    def preview(self) -> Iterator[Result]:
+        """What [`run`] would do now; writes nothing."""
+        known = read_records(self.plan.folder)
+        for job in self.plan.jobs:
+            record = self._record(job)
+            try:
+                if not job.target.exists() or not self._is_done(job, file_sha256(job.source), known):
+                    record["megapixels"] = _megapixels(_size(job.source)) * self.settings.get("upscale", 1) ** 2
+                yield Result(job, {**record, "status": "pending" if "megapixels" in record else "skipped"})
+            except Exception as error:
+                yield Result(job, {**record, "status": "failed", "error": _reason(job, error)})
+
+    def seconds_per_megapixel(self) -> tuple[float, bool]:
+        """How long the model takes for a megapixel of output, and whether earlier work says so; if none does, a small picture is tried."""
+        records = [r for r in read_records(self.plan.folder).values() if r.get("settings") == self.settings and r.get("megapixels")]
+        if records:
+            return sum(r["seconds"] for r in records) / sum(r["megapixels"] for r in records), True
+        noise = np.random.default_rng(0).integers(0, 256, (_SYNTHETIC, _SYNTHETIC, 3), dtype=np.uint8)
+        self.restore(Photo(noise))  # the first time takes longer
+        start = time.perf_counter()
+        restored = self.restore(Photo(noise))
+        return (time.perf_counter() - start) / _megapixels(restored.size), False
+
+    def _next(self, manifest: Manifest, todo: deque[Job], stop: threading.Event) -> _Work | Result | None:
+        """The next photograph that no other process has, decoded; or what is known of it already; none when all are seen to."""
+        waiting = 0
+        while todo and not stop.is_set():
+            job = todo.popleft()
+            if manifest.claim(self.plan.output(job)):
+                return self._read(manifest, job)
+            todo.append(job)
+            waiting += 1
+            if waiting >= len(todo):  # all that is left is in others' hands
+                time.sleep(_POLL)
+        return None
+
+    def _read(self, manifest: Manifest, job: Job) -> _Work | Result:
+        record = self._record(job)
+        try:
+            record["input_sha256"] = file_sha256(job.source)
+            manifest.refresh()
+            if job.target.exists() and self._is_done(job, record["input_sha256"], manifest.records):
+                manifest.release(self.plan.output(job))
+                return Result(job, {**manifest.records[self.plan.output(job)], "status": "skipped"})
+            return _Work(job, record, read_photo(job.source))
+        except Exception as error:
+            return self._failed(manifest, job, record, error)
+
+    def _restore(self, manifest: Manifest, work: _Work) -> _Work | Result:
+        start = time.perf_counter()
+        try:
+            restored = self.restore(work.photo)
+        except Exception as error:
+            return self._failed(manifest, work.job, work.record, error)
+        measured = {"megapixels": _megapixels(restored.size), "seconds": round(time.perf_counter() - start, 3)}
+        return _Work(work.job, work.record | measured, restored)
+
+    def _write(self, manifest: Manifest, work: _Work) -> Result:
+        record = work.record
+        try:
+            manifest.append({**record, "status": "writing"})  # before the file is there: whoever goes on after a kill knows it
+            notes = [*work.photo.notes, *write_photo(work.photo, work.job.target)]
+            record = {**record, "status": "restored", "output_sha256": file_sha256(work.job.target), "settings": self.settings}
+            record |= {"notes": notes} if notes else {}
+            manifest.append(record)
+        except Exception as error:
+            return self._failed(manifest, work.job, work.record, error)
+        manifest.release(self.plan.output(work.job))
+        return Result(work.job, record)
+
+    def _failed(self, manifest: Manifest, job: Job, record: Record, error: Exception) -> Result:
+        record = {**record, "status": "failed", "error": _reason(job, error)}
+        with contextlib.suppress(OSError):  # a full disk, perhaps; the result is told all the same
+            manifest.append(record)
+        manifest.release(self.plan.output(job))
+        return Result(job, record)
+
+    def _is_done(self, job: Job, input_sha256: str, known: Mapping[str, Record]) -> bool:
+        """Whether the output that is there is what `run` would make. Raises [`PhotoError`] if it is not and must stay."""
+        record = known.get(self.plan.output(job), {})
+        same = record.get("input_sha256") == input_sha256 and record.get("settings") == self.settings
+        if same and record.get("status") == "restored" and record.get("output_sha256") == file_sha256(job.target):
+            return True
+        if self.overwrite or record.get("status") == "writing":
+            return False
+        raise PhotoError(f"{job.target}: exists and is not what these settings made of {job.name}; pass --overwrite to replace it.")
+
+    def _record(self, job: Job) -> Record:
+        named_by_path = job.name == str(job.source)  # not what came from stdin
+        return {"input": os.path.abspath(job.source) if named_by_path else job.name, "output": self.plan.output(job)}
+
+
+def _results(behind: list[Future[Result]]) -> Iterator[Result]:
+    """What the writer has been given, once it is done."""
+    while behind:
+        yield behind.pop(0).result()
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Of a photograph, by no more of its file than is needed. Raises what [`read_photo`] raises."""
+    try:
+        with PIL.Image.open(path) as image:
+            return image.size
+    except Exception:  # a TIFF that Pillow does not know, say
+        return read_photo(path).size
+
+
+def _megapixels(size: tuple[int, int]) -> float:
+    return size[0] * size[1] / 1e6
+
+
+def _reason(job: Job, error: Exception) -> str:
+    """A line that names the photograph."""
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):  # torch says it so
+        return f"{job.name}: out of memory; try a smaller --tile-size."
+    if isinstance(error, PhotoError):
+        return str(error).replace(str(job.source), job.name)
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return f"{job.name}: {text or type(error).__name__}"

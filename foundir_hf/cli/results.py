@@ -1,0 +1,38 @@
+"""What a person, or a script, is told of a batch: a line or an object a photograph on stdout, all else on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from .common import WorkError, one_line
+from .streams import STREAM
+
+if TYPE_CHECKING:
+    from ..batch import Result
+    from ..plan import Plan
+
+
+def tell(arguments: argparse.Namespace, result: Result, *, quiet: bool) -> None:
+    """Prints what became of a photograph; `quiet` leaves its failure to [`conclude`]."""
+    from tqdm.auto import tqdm
+
+    if arguments.json:  # with the paths as they were given, which a script can open
+        tqdm.write(json.dumps({**result.record, "input": result.job.name, "output": str(result.job.target)}))
+    elif result.status != "failed" and arguments.output != STREAM:
+        again = " (restored before)" if result.status == "skipped" else ""
+        tqdm.write(one_line(f"{result.job.name} -> {result.job.target}{again}"))
+    told = [f"{result.job.name}: {note}." for note in result.record.get("notes", []) if result.status == "restored"]
+    for text in told if result.status != "failed" or quiet else [result.record["error"]]:
+        tqdm.write(one_line(f"foundir: {text}"), file=sys.stderr)
+
+
+def conclude(plan: Plan, results: list[Result], summary: str) -> None:
+    """Tells what was passed over, and the summary. Raises [`WorkError`] if a photograph failed."""
+    for kind, files in sorted(plan.passed_over.items()):
+        print(one_line(f"foundir: passed over {len(files)} x {kind}: {files[0]}{', ...' if len(files) > 1 else ''}"), file=sys.stderr)
+    if any(result.status == "failed" for result in results):
+        raise WorkError(results[0].record["error"] if len(results) == 1 else summary)
+    print(f"foundir: {summary}", file=sys.stderr)

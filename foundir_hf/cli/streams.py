@@ -1,0 +1,49 @@
+"""stdin and stdout as files: a photograph that is piped in, one that is piped out, a list of paths."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from ..files import IMAGE_SUFFIXES
+
+# What stands for stdin or stdout on the command line.
+STREAM = Path("-")
+
+
+def receive_photo(folder: Path) -> Path:
+    """Writes the photograph on stdin to a file in `folder`, named by what its content says."""
+    received = folder / "stdin"
+    received.write_bytes(sys.stdin.buffer.read())
+    return received.rename(received.with_suffix(suffix_by_content(received) or ".png"))  # what cannot be written becomes a PNG
+
+
+def send_file(path: Path) -> None:
+    """Writes a file's bytes to stdout."""
+    sys.stdout.buffer.write(path.read_bytes())
+    sys.stdout.buffer.flush()
+
+
+def read_paths(path: Path) -> list[Path]:
+    """The paths that a file lists, or stdin, one a line or divided by zero bytes. Raises `OSError`."""
+    content = sys.stdin.buffer.read() if path == STREAM else path.read_bytes()
+    names = content.split(b"\0") if b"\0" in content else content.splitlines()
+    return [Path(os.fsdecode(name)) for name in names if name.strip()]
+
+
+def suffix_by_content(path: Path) -> str | None:
+    """The suffix of a photograph's format; none if it is not one that can be written, or no photograph."""
+    import PIL.Image
+
+    from ..formats.tiff import is_tiff
+
+    try:
+        with path.open("rb") as file:
+            if is_tiff(file.read(4)):  # Pillow knows only some
+                return ".tiff"
+        with PIL.Image.open(path) as image:
+            suffix = ".jpeg" if image.format == "MPO" else f".{image.format}".lower()
+    except Exception:  # told when it is read as a photograph
+        return None
+    return suffix if suffix in IMAGE_SUFFIXES else None
