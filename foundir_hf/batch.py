@@ -70,14 +70,23 @@ class Batch:
         plan: From [`plan_photos`].
         restore: [`restore_photo`] with all but the photograph; the same photograph must give the same bytes.
         settings: All that decides the output beside the input, as JSON.
+        write: [`write_photo`], or with other arguments.
         overwrite: Replace outputs that something else made.
 
     Raises:
         ValueError: If outputs are there that other settings made, and `overwrite` is false.
     """
 
-    def __init__(self, plan: Plan, restore: Callable[[Photo], Photo], settings: Mapping[str, Any], *, overwrite: bool = False):
-        self.plan, self.restore, self.overwrite = plan, restore, overwrite
+    def __init__(
+        self,
+        plan: Plan,
+        restore: Callable[[Photo], Photo],
+        settings: Mapping[str, Any],
+        *,
+        write: Callable[[Photo, Path], tuple[str, ...]] = write_photo,
+        overwrite: bool = False,
+    ):
+        self.plan, self.restore, self.write, self.overwrite = plan, restore, write, overwrite
         self.settings = json.loads(json.dumps(settings))  # as the manifest reads it back
         known = {} if overwrite else read_records(plan.folder)
         for job in plan.jobs:
@@ -174,7 +183,7 @@ class Batch:
         record = work.record
         try:
             manifest.append({**record, "status": "writing"})  # before the file is there: whoever goes on after a kill knows it
-            notes = [*work.photo.notes, *write_photo(work.photo, work.job.target)]
+            notes = [*work.photo.notes, *self.write(work.photo, work.job.target)]
             record = {**record, "status": "restored", "output_sha256": file_sha256(work.job.target), "settings": self.settings}
             record |= {"notes": notes} if notes else {}
             manifest.append(record)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from .files import write_whole
 from .formats import exif, png, raster, tiff
 from .formats.photograph import Metadata, Photo, PhotoError, as_light, as_type
+from .formats.record import is_record_alone
 from .pipelines.pipeline_foundir import FoundIRPipeline, enlarge
 
 # Suffix -> the format that is written.
@@ -171,8 +172,9 @@ def _held(photo: Photo, kind: str, keep: str) -> tuple[Metadata, list[str]]:
         metadata = replace(metadata, xmp=None)
     named = {"exif": "EXIF", "icc_profile": "colour profile", "xmp": "XMP", "iptc": "IPTC", "dpi": "dpi", "comment": "comment"}
     absent = [name for name in (*named, "chunks") if name not in _HELD[kind] and getattr(metadata, name)]
-    # 72 is what files say that were told nothing.
-    dropped = [named.get(name, "PNG's text and gamma") for name in absent if name != "dpi" or metadata.dpi != (72, 72)]
+    # 72 is what files say that were told nothing, and a record is ours.
+    usual = {"dpi": metadata.dpi == (72, 72), "xmp": is_record_alone(metadata)}
+    dropped = [named.get(name, "PNG's text and gamma") for name in absent if not usual.get(name)]
     empty = Metadata()
     held = replace(metadata, **{name: getattr(empty, name) for name in absent})
     for name in ("exif", "xmp"):

@@ -347,6 +347,7 @@ def _(kit: Kit) -> None:
     weights, metadata = kit.tiny.lora_state_dict(kit.folder / "sub", return_lora_metadata=True)
     assert set(weights) == {f"unet.{key}" for key in lora(kit)}
     assert isinstance(metadata, dict)
+    assert kit.tiny.lora_state_dict(kit.folder / "sub", prefix="unet").keys() == weights.keys()
 
 
 @entry(LORA, "`load_lora_weights(use_safetensors=False)`", "", ValueError, "pickle")

@@ -179,9 +179,9 @@ def check_estimate(pipe: FoundIRPipeline) -> None:
         assert estimate >= 0.9 * whole
 
 
-# The denoiser that ships learnt from 50,000 views in half an hour and gains 0.03 dB (training/runs/tiny.md, 32 to 36). `strict` tells
-# whoever trains it for longer that this mark has to go.
-UNTRAINED = pytest.mark.xfail(strict=True, raises=AssertionError, reason="trained too briefly: training/runs/tiny.md, 36")
+# The denoiser that ships gains less than that: its gate lets through what it is sure of, and that is too little yet (training/runs/tiny.md,
+# 39 to 44). `strict` tells whoever trains it for longer that this mark has to go.
+UNTRAINED = pytest.mark.xfail(strict=True, raises=AssertionError, reason="trained too briefly: training/runs/tiny.md, 44")
 
 
 @UNTRAINED

@@ -326,6 +326,39 @@ def test_check_writable_looks_at_the_nearest_folder_that_exists(tmp_path):
             check_writable(folder)
 
 
+def test_what_was_done_is_recorded_unless_it_is_not_wanted(run, checkpoint, photos, tmp_path):
+    options = ("restore", photos / "one.png", "--checkpoint", checkpoint)
+    assert run(*options, "--tone", "off", "--seed", "3", "-o", tmp_path / "a.png")[0] == 0
+    code, out, _ = run("info", tmp_path / "a.png")
+    assert code == 0
+    assert re.search(r"^software +foundir_hf \d", out, re.MULTILINE)
+    assert re.search(r"^seed +3$", out, re.MULTILINE)
+    assert '"tone": "off"' in out
+    assert re.search(r"^weights +lq_encoder/\S+ [0-9a-f]{16}, ", out, re.MULTILINE)
+    for name, more in (("b.png", "--no-record"), ("c.png", "--metadata=none")):
+        assert run(*options, "-o", tmp_path / name, more)[0] == 0
+        assert "no record" in run("info", tmp_path / name)[1]
+    code, _, err = run(*options, "-o", tmp_path / "d.bmp")  # which has no room for it, and nothing of the photograph's own was lost
+    assert code == 0
+    assert "cannot hold" not in err
+
+
+def test_quality_and_the_map_of_what_changed(run, checkpoint, photos, tmp_path):
+    options = ("restore", photos / "one.png", "--checkpoint", checkpoint)
+    sizes = []
+    for quality in ("30", "90"):
+        assert (
+            run(*options, "-o", tmp_path / f"{quality}.jpg", "--quality", quality, "--change-map", tmp_path / f"map{quality}.png")[0] == 0
+        )
+        sizes.append((tmp_path / f"{quality}.jpg").stat().st_size)
+    assert sizes[0] < sizes[1] / 2
+    with Image.open(photos / "one.png") as photo, Image.open(tmp_path / "map30.png") as drawn:
+        assert drawn.size == (max(240, photo.width), photo.height + 24)
+    code, _, err = run("restore", photos, "--checkpoint", checkpoint, "-o", tmp_path / "all", "--change-map", tmp_path / "map.png")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "`--change-map` is of a single photograph" in err
+
+
 # info, export, help
 
 

@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"{task}: input {gain.before:.2f} dB, {arguments.checkpoint} {gain.base:.2f} dB, adapted {gain.after:.2f} dB "
             f"({gain.after - gain.base:+.2f}, {gain.pairs} pairs)"
         )
-    if worse := [task for task, gain in done.gains.items() if gain.after < gain.base]:
+    if worse := [task for task, gain in done.gains.items() if not gain.after >= gain.base]:  # no number is worse too
         rate = config.stages[0].learning_rate
         print(f"Worse than without it: {', '.join(worse)}. A --learning-rate below {rate:g} or an adapter a kind of damage may mend that.")
     if not done.held_out:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,7 @@ from .common import (
     restoration_options,
     some_path,
     weight_hashes,
+    whole,
 )
 from .results import conclude, tell
 from .streams import STREAM, read_paths, receive_photo, send_file, suffix_by_content
@@ -51,6 +54,15 @@ def add_parser(commands) -> None:
     formats = sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
     parser.add_argument("--format", choices=formats, help="of a photograph on stdout (default: that of the input)")
     parser.add_argument("--upscale", type=number(1, 8), default=1.0, help="enlarge by this factor (default: 1)")
+    parser.add_argument(
+        "--metadata",
+        choices=("keep", "strip-gps", "none"),
+        default="keep",
+        help="EXIF, XMP, IPTC, text: keep all, all but the place, or none but the colour profile (default: keep)",
+    )
+    parser.add_argument("--no-record", action="store_true", help="do not write into XMP what was done; `foundir info FILE` reads it")
+    parser.add_argument("--quality", type=whole(1, 100), help="of JPEG (default: as the input, at least 95) and WebP (default: lossless)")
+    parser.add_argument("--change-map", type=some_path, metavar="FILE", help="picture of where and how much a single photograph changed")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist (never an input)")
     parser.add_argument("--dry-run", action="store_true", help="write nothing; list what would be done and how long it may take")
     parser.add_argument("--json", action="store_true", help="print a JSON object a photograph instead of a line")
@@ -66,6 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="foundir-") as streams:
         try:
             plan = _plan(arguments, Path(streams))
+            _check_map(arguments, plan)
             check_writable(plan.folder)
             batch = _batch(arguments, plan)
             if arguments.dry_run:
@@ -106,18 +119,54 @@ def _batch(arguments: argparse.Namespace, plan: Plan) -> Batch:
     """The engine, with the model loaded."""
     pipeline = load(arguments)
     from ..batch import Batch
-    from ..photo import restore_photo
+    from ..formats.record import with_record
+    from ..photo import Photo, restore_photo, write_photo
+    from ..pictures import change_map, write_picture
 
     options = {**pipeline_options(arguments, pipeline), "upscale": arguments.upscale}
     # On terminals only (`None`): a bar over the tiles of a single photograph, or that of `_restore` over the photographs.
     pipeline.set_progress_bar_config(disable=None if len(plan.jobs) == 1 else True, leave=False, desc="restoring")
-    settings = {"version": __version__, "weights": weight_hashes(arguments), "seed": arguments.seed, **options}
+    facts = {"version": __version__, "weights": weight_hashes(arguments), "seed": arguments.seed}
+    writing = {"metadata": arguments.metadata, "quality": arguments.quality}
+    record = {
+        "software": f"foundir_hf {__version__}",
+        "checkpoint": str(arguments.checkpoint),
+        "weights": ", ".join(f"{name} {digest[:16]}" for name, digest in facts["weights"].items()),
+        "settings": json.dumps(options),
+        "seed": str(arguments.seed),
+    }
+
+    def restored(photo: Photo) -> Photo:
+        result = restore_photo(pipeline, photo, generator=generator(arguments), **options)
+        if arguments.change_map:
+            write_picture(change_map(photo.image, result.image), arguments.change_map)
+        if result is photo or arguments.no_record or arguments.metadata == "none":
+            return result
+        return result.changed(metadata=with_record(result.metadata, record))
+
     return Batch(
         plan,
-        lambda photo: restore_photo(pipeline, photo, generator=generator(arguments), **options),
-        settings,
+        restored,
+        {**facts, **options, **writing, "record": not arguments.no_record},
+        write=partial(write_photo, **writing),
         overwrite=arguments.overwrite,
     )
+
+
+def _check_map(arguments: argparse.Namespace, plan: Plan) -> None:
+    """Raises [`UsageError`] unless `--change-map` names a picture that can be written, of a single photograph."""
+    from ..pictures import PICTURE_SUFFIXES
+
+    path = arguments.change_map
+    if path is None:
+        return
+    if len(plan.jobs) > 1:
+        raise UsageError(f"`--change-map` is of a single photograph; there are {len(plan.jobs)}.")
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise UsageError(f"`--change-map` {path}: must end in one of {', '.join(PICTURE_SUFFIXES)}.")
+    if path.exists() and not arguments.overwrite:
+        raise UsageError(f"{path}: exists; pass --overwrite to replace it.")
+    check_writable(path.parent)
 
 
 def _restore(arguments: argparse.Namespace, batch: Batch) -> None:

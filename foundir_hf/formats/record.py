@@ -37,6 +37,11 @@ def with_record(metadata: Metadata, record: Mapping[str, str]) -> Metadata:
     return replace(metadata, xmp=packet[: ends[-1].start()] + own + packet[ends[-1].start() :])
 
 
+def is_record_alone(metadata: Metadata) -> bool:
+    """Whether the XMP is there for the record only."""
+    return metadata.xmp is not None and _OWN.sub(b"", metadata.xmp) == _EMPTY
+
+
 def read_record(metadata: Metadata) -> dict[str, str]:
     """What [`with_record`] wrote; empty if there is nothing."""
     found = _OWN.search(metadata.xmp or b"")

@@ -91,6 +91,10 @@ class FoundIRToneCurves(ModelMixin, ConfigMixin, PeftAdapterMixin):
         logits = self.gate(torch.cat([whole, 10 * change[:, None].to(whole.dtype)], dim=1))
         return curves * _hard_sigmoid(logits)[:, :, None, None].to(curves.dtype)
 
+    def toned(self, pixel_values: torch.Tensor, mode: Literal["auto", "always"] = "auto") -> torch.Tensor:
+        """Whole images `(B, C, H, W)` in [-1, 1] with their own curves applied. How they are judged sends no gradient to the images."""
+        return self.apply_curves(pixel_values, self(self.thumbnail(pixel_values.detach()), mode))
+
     def apply_curves(self, pixel_values: torch.Tensor, curves: torch.Tensor, inverse: bool = False) -> torch.Tensor:
         """Applies what `forward` returned to whole images.
 

@@ -6,6 +6,7 @@ Tensors are `(batch, channels, height, width)` unless a comment says otherwise.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from diffusers import ModelMixin, UNet2DConditionModel  # noqa: F401 (diffusers looks `ModelMixin` up in this module)
 from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from diffusers.models.unets.unet_stable_cascade import SDCascadeLayerNorm
 from torch import nn
 
@@ -323,6 +325,20 @@ class ConditionedStem(nn.Module):
         return sample + self.projection(fused)
 
 
+@dataclass
+class FoundIRUNetOutput(UNet2DConditionOutput):
+    """What the denoiser says.
+
+    Args:
+        sample (`torch.Tensor` of shape `(batch, latent channels, height, width)`): The prediction.
+        ungated (`torch.Tensor` of the same shape, *optional*): Where latents are residuals, what it would be if the denoiser were sure.
+        gate (`torch.Tensor` of shape `(batch, 1, height, width)`, *optional*): How sure it is, in [0, 1]; `sample` is their product.
+    """
+
+    ungated: torch.Tensor | None = None
+    gate: torch.Tensor | None = None
+
+
 class FoundIRUNet2DConditionModel(UNet2DConditionModel):
     """diffusers' `UNet2DConditionModel` with the MoE-driven scheduler in its stem: one class for every size.
 
@@ -334,7 +350,9 @@ class FoundIRUNet2DConditionModel(UNet2DConditionModel):
         norm_type (`"group"` or `"layer"`, defaults to `"group"`): `"layer"` normalises every position over its channels instead of
             groups of channels over the whole map, so that a tile of an image sees the same numbers as the image itself.
         latent_residual (`bool`, defaults to `False`): Diffuse not the latents of the restored image, as the paper does, but what is missing
-            between the latents of the LQ encoder's estimate and these.
+            between the latents of the LQ encoder's estimate and these; `prediction_type: sample`. The last convolution then has a channel
+            more, whose hard sigmoid (Louizos et al., ICLR 2018) is a gate on the others: how sure the denoiser is, place by place, that
+            something is missing. It can close altogether, so that what was fine stays as it was.
         kwargs: Everything that `UNet2DConditionModel` takes.
     """
 
@@ -396,6 +414,9 @@ class FoundIRUNet2DConditionModel(UNet2DConditionModel):
             attend_over=moe_attend_over,
             routing=moe_routing,
         )
+        if latent_residual:
+            self.conv_out = nn.Conv2d(self.conv_out.in_channels, self.config.out_channels + 1, 3, padding=1)
+            nn.init.constant_(self.conv_out.bias[-1:], 3.0)  # open: what is not learnt yet cannot be wrong
         if norm_type == "layer":
             _replace_group_norms(self)
 
@@ -459,7 +480,21 @@ class FoundIRUNet2DConditionModel(UNet2DConditionModel):
         if lq_hidden_states is None or lq_hidden_states.shape[2:] != sample.shape[2:]:
             got = None if lq_hidden_states is None else tuple(lq_hidden_states.shape)
             raise ValueError(f"`lq_hidden_states` must match the latents' size {tuple(sample.shape[2:])}, got {got}.")
-        return super().forward(torch.cat([sample, lq_hidden_states], dim=1), timestep, encoder_hidden_states, **kwargs)
+        return_dict = kwargs.pop("return_dict", True)
+        (output,) = super().forward(
+            torch.cat([sample, lq_hidden_states], dim=1), timestep, encoder_hidden_states, return_dict=False, **kwargs
+        )
+        if not self.config.latent_residual:
+            return FoundIRUNetOutput(sample=output) if return_dict else (output,)
+        ungated, logits = output.tensor_split([self.config.out_channels], dim=1)
+        gate = _hard_sigmoid(logits)
+        return FoundIRUNetOutput(sample=ungated * gate, ungated=ungated, gate=gate) if return_dict else (ungated * gate,)
+
+
+def _hard_sigmoid(logits: torch.Tensor) -> torch.Tensor:
+    """In [0, 1], both ends included. Its gradient is the softsign's, whose tails are long, so that what is quite shut can learn to open."""
+    soft = F.softsign(logits) / 2
+    return soft + ((1.2 * logits.sigmoid() - 0.1).clamp(0, 1) - soft).detach()
 
 
 def _run(owner: nn.Module, module: nn.Module, *inputs) -> torch.Tensor:

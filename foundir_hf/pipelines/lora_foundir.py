@@ -105,8 +105,8 @@ class FoundIRLoraLoaderMixin(LoraBaseMixin):
             pretrained_model_name_or_path_or_dict: As in [`load_lora_weights`].
             return_lora_metadata: Whether to return the configuration too.
             kwargs: `weight_name`, a file of the folder or repository that is called otherwise than diffusers calls it; `subfolder`; and of
-                a Hub repository `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`. `use_safetensors` must not be
-                `False`.
+                a Hub repository `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`. `prefix` takes the part of one
+                component alone. `use_safetensors` must not be `False`.
         """
         parts, _ = _read_lora(pretrained_model_name_or_path_or_dict, **kwargs)
         weights = {f"{part}.{key}": tensor for part, (_, own) in parts.items() for key, tensor in own.items()}
@@ -231,11 +231,17 @@ def _read_lora(
     weight_name: str | None = None,
     subfolder: str | None = None,
     use_safetensors: bool = True,
+    prefix: str | None = None,
     **hub: Any,
 ) -> tuple[dict[str, Part], dict[str, Any] | None]:
     """Each component's part of a LoRA, and the index if it has one. Arguments are those of [`FoundIRLoraLoaderMixin.lora_state_dict`]."""
     if not use_safetensors:
         raise ValueError("`use_safetensors` must be True: a pickle can run code and is never read.")
+    if prefix is not None:
+        parts, index = _read_lora(source, weight_name, subfolder, **hub)
+        if prefix not in parts:
+            raise ValueError(f"`prefix` must be a component that the LoRA has a part for, of {', '.join(parts)}; got {prefix!r}.")
+        return {prefix: parts[prefix]}, index
     if isinstance(source, Mapping):
         return unpack(source, {}), None
     path = find_adapter(source, **hub) / (subfolder or "") / (weight_name or "")

@@ -438,10 +438,6 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         passes = 1 if settings.num_inference_steps == 0 else settings.num_inference_steps + 2
         with self.progress_bar(total=len(grid) * passes) as bar:
             estimate, lq_hidden_states = self.encode_lq(pixels, grid, bar)
-            curves = None
-            if self.tone is not None and settings.tone != "off" and not settings.latents_only:
-                thumbnail = self.tone.thumbnail(estimate[..., :height, :width])
-                curves = self.tone(_to_module(thumbnail, self.tone, self._execution_device), settings.tone)
             image, latents = estimate, None
             if settings.num_inference_steps:
                 latents = self.denoise(estimate, lq_hidden_states, conditioning, settings, grid, pixels.shape, generator, noise, bar)
@@ -455,8 +451,10 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
                 image = self.decode_latents(latents, estimate, grid, settings.fidelity, bar)
         del estimate
         image = image[..., :height, :width]
-        if curves is not None and curves.any():  # a shut gate changes nothing
-            image = self.tone.apply_curves(image, curves.to(image.device))
+        if self.tone is not None and settings.tone != "off":
+            curves = self.tone(_to_module(self.tone.thumbnail(image), self.tone, self._execution_device), settings.tone)
+            if curves.any():  # a shut gate changes nothing
+                image = self.tone.apply_curves(image, curves.to(image.device))
         return image.add_(1).div_(2).clamp_(0, 1)
 
     def encode_lq(self, pixels: torch.Tensor, grid: TileGrid, bar) -> tuple[torch.Tensor, torch.Tensor]:

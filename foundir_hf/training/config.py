@@ -37,6 +37,7 @@ class StageConfig:
         tone_share, texture_share: Of clean photographs that get another one, see [`~foundir_hf.data.augmentation.Augmentation`].
         diffusion_share: In `restoration`, the share of images that are denoised from a random timestep instead of the last.
         loss, loss_floor: In `restoration`, see [`~foundir_hf.training.objectives.restoration_loss`].
+        gate_floor: In `restoration`, of the PSNR loss that gates learn by.
         noise_offset: In `diffusion`, so much of another noise, the same all over a channel, is added; the authors' code has 0.02.
     """
 
@@ -59,6 +60,7 @@ class StageConfig:
     diffusion_share: float = 0.0
     loss: Literal["rmse", "psnr", "balanced"] = "rmse"
     loss_floor: float = 1e-4
+    gate_floor: float = 2e-5
     noise_offset: float = 0.0
 
     def __post_init__(self):

@@ -140,10 +140,8 @@ def _restore(
     modules: FoundIRModules, stage: StageConfig, batch: PairBatch, noise_scheduler: SchedulerMixin, generator: torch.Generator
 ) -> torch.Tensor:
     if stage.objective == "restoration":
-        picture, estimate = restore(modules, stage, batch.lq, noise_scheduler, generator)
-        if modules.tone is None or stage.tone == "off":
-            return picture
-        return modules.tone.apply_curves(picture, modules.tone(modules.tone.thumbnail(estimate), stage.tone))
+        picture = restore(modules, stage, batch.lq, noise_scheduler, generator).picture
+        return picture if modules.tone is None or stage.tone == "off" else modules.tone.toned(picture, stage.tone)
     pipeline = FoundIRPipeline(**modules.components(), scheduler=copy.deepcopy(noise_scheduler))
     pipeline.set_progress_bar_config(disable=True)
     options = {"num_inference_steps": SAMPLING_STEPS, "tile_size": None, "tile_overlap": 0, "output_type": "pt"}

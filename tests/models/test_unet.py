@@ -349,3 +349,18 @@ def test_layer_norms_replace_group_norms_only_when_asked():
     assert "GroupNorm" in kinds(grouped)
     with pytest.raises(ValueError, match="norm_type"):
         FoundIRUNet2DConditionModel(**{**CONFIGURATIONS["tiny"]["unet"], "norm_type": "batch"})
+
+
+def test_a_residual_goes_through_a_gate_that_starts_open_and_can_close():
+    torch.manual_seed(0)
+    unet = FoundIRUNet2DConditionModel(**CONFIGURATIONS["nano"]["unet"])
+    latents, lq = torch.randn(2, unet.config.in_channels, 8, 8), torch.randn(2, unet.config.lq_channels, 8, 8)
+    output = unet(latents, 7, lq_hidden_states=lq)
+    assert output.gate.shape == (2, 1, 8, 8)
+    assert torch.equal(output.sample, output.ungated * output.gate)
+    assert output.gate.min() > 0.9
+    assert output.sample.shape == latents.shape
+    assert torch.equal(unet(latents, 7, lq_hidden_states=lq, return_dict=False)[0], output.sample)
+    with torch.no_grad():
+        unet.conv_out.bias[-1] = -9
+    assert not unet(latents, 7, lq_hidden_states=lq).sample.any()

@@ -81,36 +81,48 @@ def test_a_stage_is_finite_and_trains_the_parts_it_should(nano, changes, parts):
         assert {name.split(".")[0] for name in idle} == {"lq_proj", "estimate_proj"}
 
 
-def test_what_is_frozen_gets_no_gradient_and_a_gate_that_learns_sees_its_curves_as_they_are(nano):
+@pytest.mark.parametrize("learning", [True, False])
+def test_what_has_a_gate_learns_without_it_and_the_gate_by_psnr(nano, learning):
     nano.requires_grad_(False)
-    nano.tone.requires_grad_(True)
-    stage, batch, scheduler = STAGE, make_batch(), build_modules("nano")[1]
-    both = nano(stage, batch, scheduler, seeded())
-    nano.tone.requires_grad_(False)
-    gated = nano(stage, batch, scheduler, seeded())
+    nano.tone.requires_grad_(learning)
+    stage, batch, scheduler = replace(STAGE, loss="rmse"), make_batch(), build_modules("nano")[1]
+    loss = nano(stage, batch, scheduler, seeded())
     with torch.no_grad():
-        picture, estimate = restore(nano, stage, batch.lq, scheduler, seeded())
-        toned = nano.tone.apply_curves(picture, nano.tone(nano.tone.thumbnail(estimate), "always"))
-    torch.testing.assert_close(both, gated + restoration_loss(toned, batch.hq, stage.loss, stage.loss_floor))
+        restored = restore(nano, stage, batch.lq, scheduler, seeded())
+        ungated = nano.tone.toned(restored.ungated, "always") if learning else restored.ungated
+        gated = nano.tone.toned(restored.picture, "auto")
+    assert not torch.equal(ungated, gated)
+    expected = restoration_loss(ungated, batch.hq, "rmse", stage.loss_floor) + restoration_loss(gated, batch.hq, "psnr", stage.gate_floor)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_of_the_picture_the_gate_alone_learns(nano):
+    batch, scheduler = make_batch(), build_modules("nano")[1]
+    with torch.no_grad():
+        nano.unet.conv_out.bias[-1] = 0.5  # half open
+    restore(nano, replace(STAGE, tone="off"), batch.lq, scheduler, seeded()).picture.square().mean().backward()
+    gradient = nano.unet.conv_out.weight.grad.abs().sum(dim=(1, 2, 3))
+    assert not gradient[:-1].any()
+    assert gradient[-1] > 0
 
 
 def test_the_restoration_loss_of_a_known_error_is_its_amplitude_or_its_decibels_or_both():
     target = torch.zeros(3, 3, 8, 8)
-    assert restoration_loss(target, target, "rmse").item() == pytest.approx(0.01)  # the floor, 40 dB
+    assert restoration_loss(target, target, "rmse").item() == pytest.approx(0.1)  # ten times the floor, 40 dB
     assert restoration_loss(target, target, "psnr").item() == pytest.approx(-40 / 20)
     errors = (0.02, 0.2, 2.0)  # twice as large in [-1, 1] as in [0, 1]
     prediction = target - torch.tensor(errors).view(3, 1, 1, 1)
     amplitudes = [math.sqrt((e / 2) ** 2 + 1e-4) for e in errors]  # image by image
-    assert restoration_loss(prediction, target, "rmse").item() == pytest.approx(sum(amplitudes) / 3, rel=1e-5)
+    assert restoration_loss(prediction, target, "rmse").item() == pytest.approx(10 * sum(amplitudes) / 3, rel=1e-5)
     assert restoration_loss(prediction, target, "psnr").item() == pytest.approx(sum(map(math.log10, amplitudes)) / 3, rel=1e-5)
     both = [restoration_loss(prediction, target, kind).item() for kind in ("psnr", "rmse")]
-    assert restoration_loss(prediction, target, "balanced").item() == pytest.approx(both[0] + 10 * both[1], rel=1e-5)
+    assert restoration_loss(prediction, target, "balanced").item() == pytest.approx(both[0] + both[1], rel=1e-5)
 
 
 def test_a_fresh_model_returns_the_degraded_image():
     modules, scheduler = build_modules("tiny")
     batch = make_batch()
-    picture, estimate = restore(modules, STAGE, batch.lq, scheduler, seeded())
+    picture, estimate, _ = restore(modules, STAGE, batch.lq, scheduler, seeded())
     assert torch.equal(estimate, batch.lq)
     assert torch.allclose(picture, batch.lq, atol=1e-6)
 
@@ -120,9 +132,8 @@ def test_restoring_is_what_the_pipeline_does(pipeline, steps):
     modules = FoundIRModules(pipeline.vae, pipeline.lq_encoder, pipeline.unet, pipeline.tone)
     lq = torch.rand(1, 3, 32, 64, generator=seeded(1)) * 2 - 1
     with torch.no_grad():
-        picture, estimate = restore(modules, replace(STAGE, num_inference_steps=steps), lq, pipeline.scheduler, seeded())
-        curves = modules.tone(modules.tone.thumbnail(estimate))
-        ours = modules.tone.apply_curves(picture, curves).clamp(-1, 1)
+        restored = restore(modules, replace(STAGE, num_inference_steps=steps), lq, pipeline.scheduler, seeded())
+        ours = modules.tone.toned(restored.picture).clamp(-1, 1)
     theirs = pipeline((lq + 1) / 2, generator=seeded(), num_inference_steps=steps, output_type="pt").images
     assert (ours - lq).abs().max() > 0.05
     torch.testing.assert_close((ours + 1) / 2, theirs, atol=1e-4, rtol=0)
@@ -139,13 +150,14 @@ def test_a_share_of_the_images_is_denoised_from_the_noisy_latents_of_the_truth(t
 
     def echo(unet, args, output):
         seen.append(args[1])
-        output.sample = args[0] * 1.0
+        output.sample = output.ungated = args[0] * 1.0
+        output.gate = torch.ones_like(output.sample[:, :1])
         return output
 
     modules.unet.register_forward_hook(echo)
     batch = make_batch(64)
     hq, stage = batch.hq * 0.3 + 0.3, replace(STAGE, tone=tone, diffusion_share=1.0)
-    picture, estimate = restore(modules, stage, batch.lq, scheduler, seeded(), truth=hq)
+    picture, estimate, _ = restore(modules, stage, batch.lq, scheduler, seeded(), truth=hq)
     assert seen[0].max() < 999
     if tone == "auto":
         picture = modules.tone.apply_curves(picture, modules.tone(modules.tone.thumbnail(estimate)))
@@ -203,7 +215,7 @@ def test_one_step_of_sdxl_without_captions_is_what_the_pipeline_does(sdxl, sdxl_
     pipe.set_progress_bar_config(disable=True)
     lq = torch.rand(1, 3, 64, 96, generator=seeded(1)) * 2 - 1
     with torch.no_grad():
-        ours, _ = restore(sdxl_modules.eval(), STAGE, lq, scheduler, seeded())
+        ours, *_ = restore(sdxl_modules.eval(), STAGE, lq, scheduler, seeded())
     theirs = pipe((lq + 1) / 2, generator=seeded(), output_type="pt").images
     torch.testing.assert_close((ours.clamp(-1, 1) + 1) / 2, theirs, atol=1e-4, rtol=0)
 

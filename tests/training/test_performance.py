@@ -117,7 +117,7 @@ def test_every_attention_gets_the_kernel_and_the_kernels_agree(sdxl):
         for part in (modules.vae, modules.lq_encoder, modules.unet.conv_in, modules.unet.mid_block):
             assert {type(m.processor).__name__ for m in part.modules() if isinstance(m, Attention)} == {processor}
         with torch.no_grad():
-            outputs.append((modules.predict(latents, 7, lq), modules.vae.encode(images).latent_dist.mean))
+            outputs.append((modules.predict(latents, 7, lq).sample, modules.vae.encode(images).latent_dist.mean))
     for ours, theirs in zip(*outputs, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
