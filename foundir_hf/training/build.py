@@ -76,7 +76,7 @@ def build_modules(configuration: str, seed: int = 0, **unet_config) -> tuple[Fou
     else:
         # A residual starts at none. The stem need not start at none too, as one that is put before a trained UNet.
         nn.init.zeros_(unet.conv_out.weight)
-        nn.init.zeros_(unet.conv_out.bias[:-1])  # the last is the gate's
+        nn.init.zeros_(unet.conv_out.bias[:-1])  # pyright: ignore[reportOptionalSubscript]  the last is the gate's
         unet.conv_in.projection.reset_parameters()
         unet.conv_in.condition_embedding.conv_out.reset_parameters()
         vae, lq_encoder = FoundIRCosineAutoencoder(**sizes["vae"]), FoundIRPyramidEncoder(**sizes["lq_encoder"])

@@ -147,7 +147,7 @@ def restore(
             latents = alpha * noisy - sigma * prediction if kind == "v_prediction" else (noisy - sigma * prediction) / alpha
         return decode_latents(modules.vae, latents, estimate, residual=residual, fidelity=float(residual))
 
-    if output.ungated is None:
+    if output.ungated is None or output.gate is None:
         picture = decoded(output.sample)
         return Restored(picture, estimate, picture)
     return Restored(decoded(output.ungated.detach() * output.gate), estimate, decoded(output.ungated))
