@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import stat
 import struct
 from dataclasses import replace
@@ -68,20 +67,14 @@ def decode_photo(data: bytes) -> Photo:
         else:
             shallow = raster.read(data)
             pixels, alpha = shallow.pixels, shallow.alpha
-        kind, photo = "PNG", Photo(pixels, alpha, png.read_metadata(data))
-    elif tiff.is_tiff(data):
-        kind, photo = "TIFF", tiff.read(data)
+        photo = Photo(pixels, alpha, png.read_metadata(data), ("PNG", data))
     else:
-        photo = raster.read(data)
-        kind = PIL.Image.open(io.BytesIO(data)).format or ""
-        kind = "JPEG" if kind == "MPO" else kind
+        photo = tiff.read(data) if tiff.is_tiff(data) else raster.read(data)
     if photo.pixels.size == 0:
         raise PhotoError("it is empty")
     if photo.metadata.dpi and not all(1 <= value <= 100_000 for value in photo.metadata.dpi):
         photo = replace(photo, metadata=replace(photo.metadata, dpi=None), notes=(*photo.notes, "its dpi are damaged and were dropped"))
-    if kind != "TIFF":  # whose own fields say how it is turned
-        photo = _turned(photo)
-    return replace(photo, encoded=(kind, data))
+    return photo if tiff.is_tiff(data) else _turned(photo)  # a TIFF's own fields say how it is turned
 
 
 def _turned(photo: Photo) -> Photo:

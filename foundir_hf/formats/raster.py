@@ -41,7 +41,8 @@ def read(data: bytes) -> Photo:
             if image.format == "BMP" and image.mode == "RGB" and data[28:30] == b"\x20\0":
                 notes.append("the fourth channel of a BMP, which may be transparency, cannot be told from padding and was dropped")
             quantization = dict(image.quantization) if isinstance(image, JpegImagePlugin.JpegImageFile) else None
-            return Photo(pixels, alpha, _metadata(image), quantization=quantization, notes=tuple(notes))
+            kind = "JPEG" if image.format == "MPO" else image.format or ""
+            return Photo(pixels, alpha, _metadata(image), (kind, data), quantization, tuple(notes))
 
 
 def _metadata(image: PIL.Image.Image) -> Metadata:

@@ -48,7 +48,8 @@ def read(data: bytes) -> Photo:
     )
     turn = tags.get(exif_module.ORIENTATION, 1)
     turn = int(turn) if isinstance(turn, int) and 1 <= int(turn) <= 8 else 1
-    return Photo(upright(pixels, turn), None if alpha is None else upright(alpha, turn), metadata, notes=tuple(notes))
+    alpha = None if alpha is None else upright(alpha, turn)
+    return Photo(upright(pixels, turn), alpha, metadata, ("TIFF", data), notes=tuple(notes))
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
