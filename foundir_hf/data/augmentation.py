@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
-from .degradations.sampling import chance, log_uniform, normal, to_linear, to_srgb, uniform
+from .degradations.haze import haze
+from .degradations.illumination import color_cast, fading, low_light, over_exposure
+from .degradations.sampling import chance, integer, log_uniform, normal, to_linear, to_srgb, uniform
+from .degradations.scene import underwater
+
+# What tone curves mend. Darkness without its noise, which is not theirs.
+_WHOLE = (haze, partial(low_light, noise=(0.0, 0.0)), color_cast, fading, over_exposure, underwater)
 
 
 @dataclass(frozen=True)
@@ -17,16 +24,20 @@ class Augmentation:
     Args:
         tone: Share that gets another tone, see [`tone_jitter`].
         texture: Share that gets another texture, see [`texture_jitter`].
+        whole: Share that is hazy, dark or of a wrong colour as a whole, see [`whole_jitter`].
     """
 
     tone: float = 0.0
     texture: float = 0.0
+    whole: float = 0.0
 
     def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """`(batch, 3, height, width)` in [0, 1], before and after."""
         if self.tone:
             images = tone_jitter(images, generator, share=self.tone)
-        return texture_jitter(images, generator, share=self.texture) if self.texture else images
+        if self.texture:
+            images = texture_jitter(images, generator, share=self.texture)
+        return whole_jitter(images, generator, share=self.whole) if self.whole else images
 
 
 NO_AUGMENTATION = Augmentation()
@@ -93,3 +104,18 @@ def texture_jitter(
     images = torch.where(chance(images, generator, share), crisper, images)
     noise = uniform(images, generator, *grain) / 255 * normal(images, generator, channels=1)
     return (images + torch.where(chance(images, generator, share), noise, torch.zeros_like(noise))).clamp(0, 1)
+
+
+def whole_jitter(images: torch.Tensor, generator: torch.Generator, *, share: float) -> torch.Tensor:
+    """Makes a `share` of the images hazy, dark, faded or of a wrong colour, which is then how they ought to be.
+
+    For what learns before the tone curves: it mends what else has happened to such an image and leaves the whole to them. A denoiser that
+    also mends half of the darkness leaves the curves a picture that looks meant so: measured on an H100, -10 dB on low light.
+    """
+    hit = chance(images, generator, share).flatten()
+    kinds = integer(images, generator, 0, len(_WHOLE) - 1).flatten()
+    images = images.clone()
+    for kind, recipe in enumerate(_WHOLE):
+        if (members := (hit & (kinds == kind)).nonzero().flatten()).numel():
+            images[members] = recipe(images[members], generator)
+    return images

@@ -21,13 +21,14 @@ from .degradations.noise import (
     color_noise,
     film_grain,
     gaussian_noise,
+    phone_noise,
     poisson_noise,
     salt_and_pepper_noise,
     speckle_noise,
 )
 from .degradations.resolution import aliasing, downsample, interlacing, oversharpening, second_order_degradation
 from .degradations.scene import lens_flare, moire, reflection, shadow, underwater
-from .degradations.weather import night_rain, rain, raindrops, snow
+from .degradations.weather import long_rain, night_rain, rain, raindrops, snow
 
 STAGES = ("scene", "light", "lens", "sensor", "file")
 # Where damage happens on the way from the scene to the file. Composites follow this order.
@@ -115,6 +116,7 @@ _SINGLE = (
     Task("gaussian_noise", "noise", gaussian_noise, {"sigma": (5, 55)}, SENSOR, _NOISE, "DnCNN, TIP 2017; CBSD68"),
     Task("poisson_noise", "noise", poisson_noise, {"peak": (15, 300)}, SENSOR, _NOISE, "Foi et al., TIP 2008"),
     Task("camera_noise", "noise", camera_noise, {}, SENSOR, _NOISE, "Brooks et al., CVPR 2019; PolyU, SIDD"),
+    Task("phone_noise", "noise", phone_noise, {}, SENSOR, ("noise", "compression"), "Nam et al., CVPR 2016; PolyU"),
     Task("speckle_noise", "noise", speckle_noise, {"sigma": (0.05, 0.4)}, SENSOR, _NOISE, _IMAGENET_C),
     Task("salt_and_pepper_noise", "noise", salt_and_pepper_noise, {"density": (0.005, 0.15)}, SENSOR, _NOISE, _IMAGENET_C),
     Task("color_noise", "noise", color_noise, {}, SENSOR, _NOISE, "Nam et al., CVPR 2016"),
@@ -169,6 +171,7 @@ _SINGLE = (
     Task("light_rain", "weather", rain, _LIGHT_RAIN, SCENE, _RAIN, "Rain100L, CVPR 2017"),
     Task("rain", "weather", rain, {}, SCENE, _RAIN, "Rain1400 (DDN), CVPR 2017"),
     Task("heavy_rain", "weather", rain, _HEAVY_RAIN, SCENE, _RAIN, "Rain100H, CVPR 2017"),
+    Task("long_rain", "weather", long_rain, {}, SCENE, _RAIN, "Rain1400 (DDN), CVPR 2017"),
     Task("rain_mist", "weather", rain, _RAIN_MIST, SCENE, ("rain", "haze"), "Li et al., CVPR 2019"),
     Task("night_rain", "weather", night_rain, {}, SCENE, ("rain", "darkness"), "FoundIR, ICCV 2025"),
     Task("raindrops", "weather", raindrops, {}, LENS, ("raindrops",), "Qian et al., CVPR 2018"),

@@ -18,6 +18,9 @@ from ..models.unet_foundir import FoundIRUNet2DConditionModel, FoundIRUNetOutput
 from ..pipelines.pipeline_foundir import decode_latents, encode_latents
 from .config import StageConfig
 
+# Root mean square of what the thumbnails of degraded and clean image differ by, in [0, 1]: more than noise, blur or JPEG leave of it.
+WRONG_TONES = 0.02
+
 
 class FoundIRModules(nn.Module):
     """The trained components as one module, so that one wrapper (DDP, FSDP) sees all of them.
@@ -85,14 +88,19 @@ def restoration(modules: FoundIRModules, stage, batch, noise_scheduler, generato
     """
     restored = restore(modules, stage, batch.lq, noise_scheduler, generator, truth=batch.hq)
     gated = restored.picture is not restored.ungated
-    picture, ungated = restored.picture, restored.ungated
+    picture, ungated, truth = restored.picture, restored.ungated, batch.hq
     if modules.tone is not None and stage.tone != "off":
         learning = stage.tone == "auto" and any(parameter.requires_grad for parameter in modules.tone.parameters())
         picture = modules.tone.toned(picture, stage.tone)
-        # A denoiser that learns before finished curves learns regions as if there were none; its gate sees what they do with it.
-        ungated = modules.tone.toned(ungated, "always") if learning else ungated
+        if learning:
+            # Curves say what the tones ought to be if they are wrong, so they learn where they are. Whether they are is the gate's business.
+            thumbnails = (modules.tone.thumbnail(images) for images in (batch.lq, batch.hq))
+            wrong = (next(thumbnails) - next(thumbnails)).square().mean(dim=(1, 2, 3)).sqrt() / 2 > WRONG_TONES
+            ungated, truth = ungated[wrong], truth[wrong]
+            ungated = modules.tone.toned(ungated, "always") if len(truth) else ungated
         gated = gated or learning
-    loss = restoration_loss(ungated, batch.hq, stage.loss, stage.loss_floor)
+    # A denoiser that learns before finished curves learns regions as if there were none; its gate sees what they do with it.
+    loss = restoration_loss(ungated, truth, stage.loss, stage.loss_floor) if len(truth) else 0 * ungated.sum()
     return loss + restoration_loss(picture, batch.hq, "psnr", stage.gate_floor) if gated else loss
 
 
@@ -119,10 +127,11 @@ def restore(
     lq_hidden_states = encoded.lq_hidden_states
     shape = (len(lq), modules.unet.config.in_channels, *lq_hidden_states.shape[2:])
     noisy = noise = torch.randn(shape, generator=generator, device=lq.device)
-    timesteps = torch.full((len(lq),), noise_scheduler.config.num_train_timesteps - 1, device=lq.device)
+    last = noise_scheduler.config.num_train_timesteps - 1
+    timesteps = torch.full((len(lq),), last, device=lq.device)
     if truth is not None and stage.diffusion_share:
         earlier = torch.rand(len(lq), generator=generator, device=lq.device) < stage.diffusion_share
-        drawn = torch.randint(int(timesteps[0]), (len(lq),), generator=generator, device=lq.device)
+        drawn = torch.randint(last, (len(lq),), generator=generator, device=lq.device)
         timesteps = torch.where(earlier, drawn, timesteps)
         if modules.tone is not None and stage.tone != "off":
             # The curves come after the denoiser, whose clean latents are therefore those of the truth before the curves; here as they are

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from foundir_hf.data.augmentation import Augmentation, texture_jitter, tone_jitter
+from foundir_hf.data.augmentation import Augmentation, texture_jitter, tone_jitter, whole_jitter
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -78,3 +78,12 @@ def test_grain_is_grey_and_as_strong_as_it_says():
 def test_no_augmentation_is_the_default():
     assert torch.equal(Augmentation()(ramp(2), seeded()), ramp(2))
     assert not torch.equal(Augmentation(texture=1.0)(ramp(2), seeded()), ramp(2))
+
+
+def test_whole_jitter_changes_its_share_as_tone_curves_could():
+    images = ramp(300)
+    jittered = whole_jitter(images, seeded(), share=0.4)
+    changed = (jittered != images).flatten(1).any(dim=1)
+    assert 0.3 < changed.float().mean() < 0.5
+    assert jittered.min() >= 0 and jittered.max() <= 1
+    assert torch.equal(Augmentation(whole=0.4)(images, seeded()), jittered)

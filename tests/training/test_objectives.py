@@ -96,6 +96,19 @@ def test_what_has_a_gate_learns_without_it_and_the_gate_by_psnr(nano, learning):
     torch.testing.assert_close(loss, expected)
 
 
+def test_curves_learn_where_tones_are_wrong_and_only_their_gate_elsewhere(nano):
+    nano.requires_grad_(False)
+    nano.tone.requires_grad_(True)
+    batch, scheduler = make_batch(), build_modules("nano")[1]
+    fine = replace(batch, lq=batch.hq)
+    nano(replace(STAGE, num_inference_steps=0), fine, scheduler, seeded()).backward()
+    assert nano.tone.conv_out.weight.grad is None
+    assert nano.tone.gate.bias.grad.any()
+    nano.zero_grad()
+    nano(replace(STAGE, num_inference_steps=0), replace(batch, lq=batch.hq * 0.5 - 0.5), scheduler, seeded()).backward()
+    assert nano.tone.conv_out.weight.grad.any()
+
+
 def test_of_the_picture_the_gate_alone_learns(nano):
     batch, scheduler = make_batch(), build_modules("nano")[1]
     with torch.no_grad():

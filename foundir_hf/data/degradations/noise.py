@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from .blur import filter_planes, gaussian_psf
+from .compression import jpeg
 from .sampling import chance, log_uniform, normal, poisson, to_linear, to_srgb, uniform
 
 
@@ -36,6 +37,40 @@ def camera_noise(
     share = uniform(images, generator, *chroma)
     noise = (1 - share) * white + share * blotches
     return to_srgb(linear + deviation * noise)
+
+
+def phone_noise(
+    images: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    shot: tuple[float, float] = (1e-4, 8e-3),
+    read: tuple[float, float] = (1e-3, 1.5e-2),
+    grain: tuple[float, float] = (0.4, 1.2),
+    blotch: tuple[float, float] = (1.0, 4.0),
+    smoothing: tuple[float, float] = (0.0, 0.8),
+    sharpness: tuple[float, float] = (0.0, 1.0),
+    quality: tuple[float, float] = (70, 97),
+) -> torch.Tensor:
+    """Camera noise as it leaves a phone: smeared by demosaicking and by the camera's own denoiser, sharpened, saved as JPEG.
+
+    What is left are grains wider than a pixel and wider blotches of colour (Nam et al., CVPR 2016, who measured it on JPEGs of cameras).
+
+    Args:
+        shot, read: As in [`camera_noise`].
+        grain, blotch: Deviation of the Gaussian that smears brightness and colour, in pixels.
+        smoothing: Share of the finest detail that the denoiser takes away with the noise.
+        sharpness: Of the camera's unsharp mask.
+        quality: Of its JPEG.
+    """
+    linear = to_linear(images)
+    deviation = (log_uniform(images, generator, *shot) * linear + log_uniform(images, generator, *read) ** 2).sqrt()
+    bright, colored = (_grains(images, generator, size=size, channels=n) for size, n in ((grain, 1), (blotch, 3)))
+    noise = bright + uniform(images, generator, 0.0, 0.8) * (colored - colored.mean(dim=1, keepdim=True))
+    detail = images - F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+    smooth = to_linear((images - uniform(images, generator, *smoothing) * detail).clamp(0, 1))
+    noisy = to_srgb(smooth + deviation * noise)
+    edges = noisy - F.avg_pool2d(noisy, 3, stride=1, padding=1, count_include_pad=False)
+    return jpeg((noisy + uniform(images, generator, *sharpness) * edges).clamp(0, 1), generator, quality=quality)
 
 
 def poisson_noise(images: torch.Tensor, generator: torch.Generator, *, peak: tuple[float, float] = (12, 400)) -> torch.Tensor:

@@ -40,6 +40,44 @@ def rain(
     return (misty + streaks * (light - 0.35 * misty).clamp(min=0)).clamp(0, 1)
 
 
+def long_rain(
+    images: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    length: tuple[float, float] = (20, 140),
+    width: tuple[float, float] = (1.0, 4.5),
+    strength: tuple[float, float] = (0.15, 0.55),
+    tilt: float = 0.6,
+    sparsity: tuple[float, float] = (0.0, 1.4),
+) -> torch.Tensor:
+    """Rain as a long shutter smears it: long, soft, faint streaks in two layers, near to parallel (what the DDN set shows, CVPR 2017).
+
+    Args:
+        length, width: Of a streak, in pixels.
+        strength: Brightness of the strongest streaks.
+        tilt: Largest angle from the vertical, in radians.
+        sparsity: As in [`rain`].
+    """
+    height, breadth = images.shape[2:]
+    x, y = coordinates(images)
+    x, y = x * min(height, breadth), y * min(height, breadth)
+    fall = uniform(images, generator, -tilt, tilt)
+    cells = [round(1.5 * math.hypot(height, breadth) / smallest) + 2 for smallest in (length[0], width[0])]
+    total = torch.zeros_like(images[:, :1])
+    for _ in range(2):
+        long, wide = log_uniform(images, generator, *length), uniform(images, generator, *width)
+        angle = fall + uniform(images, generator, -0.03, 0.03)
+        along, across = y * angle.cos() - x * angle.sin(), x * angle.cos() + y * angle.sin()
+        drops = torch.randn(len(images), 1, *cells, generator=generator, device=images.device)
+        places = torch.cat([across / wide * 2 / cells[1], along / long * 2 / cells[0]], dim=1).permute(0, 2, 3, 1)
+        streaks = F.grid_sample(drops, places, mode="bicubic", padding_mode="reflection", align_corners=False)
+        total = total + uniform(images, generator, 0.3, 1.0) * (streaks - uniform(images, generator, *sparsity)).clamp(min=0)
+    gusts = 1 - uniform(images, generator, 0.0, 0.8) * smooth_field(images, generator, cells=3)
+    light = uniform(images, generator, 0.75, 1.0)
+    streaks = (total * gusts * uniform(images, generator, *strength)).clamp(0, 1)
+    return (images + streaks * (light - uniform(images, generator, 0.2, 0.6) * images).clamp(min=0)).clamp(0, 1)
+
+
 def night_rain(
     images: torch.Tensor,
     generator: torch.Generator,
