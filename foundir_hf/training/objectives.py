@@ -93,7 +93,7 @@ def restoration(modules: FoundIRModules, stage, batch, noise_scheduler, generato
         learning = stage.tone == "auto" and any(parameter.requires_grad for parameter in modules.tone.parameters())
         picture = modules.tone.toned(picture, stage.tone)
         if learning:
-            # Curves say what the tones ought to be if they are wrong, so they learn where they are. Whether they are is the gate's business.
+            # Curves say what tones ought to be if they are wrong, so they learn where they are. Whether they are is the gate's business.
             thumbnails = (modules.tone.thumbnail(images) for images in (batch.lq, batch.hq))
             wrong = (next(thumbnails) - next(thumbnails)).square().mean(dim=(1, 2, 3)).sqrt() / 2 > WRONG_TONES
             ungated, truth = ungated[wrong], truth[wrong]

@@ -85,5 +85,6 @@ def test_whole_jitter_changes_its_share_as_tone_curves_could():
     jittered = whole_jitter(images, seeded(), share=0.4)
     changed = (jittered != images).flatten(1).any(dim=1)
     assert 0.3 < changed.float().mean() < 0.5
-    assert jittered.min() >= 0 and jittered.max() <= 1
+    assert jittered.min() >= 0
+    assert jittered.max() <= 1
     assert torch.equal(Augmentation(whole=0.4)(images, seeded()), jittered)
