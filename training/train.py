@@ -16,6 +16,7 @@ import torch.distributed
 from foundir_hf.cli import quiet_libraries
 from foundir_hf.training.build import prepare_modules
 from foundir_hf.training.config import StageConfig, TrainConfig
+from foundir_hf.training.duration import parse_duration
 from foundir_hf.training.loop import train
 from foundir_hf.training.preemption import PreemptedError
 
@@ -30,6 +31,15 @@ def main() -> None:
     )
     parser.add_argument("--data-in-memory", choices=("auto", "yes", "no"), default="auto", help="decode once and keep (default: if small)")
     parser.add_argument("--workers", type=int, default=2, help="decoding processes for each training process (default: 2)")
+    parser.add_argument(
+        "--pool",
+        type=int,
+        default=0,
+        metavar="N",
+        help="N processes make pairs ahead, and each pair is learnt from several times: for a GPU that learns faster than pairs are made "
+        "(default: 0, every pair is made for its step)",
+    )
+    parser.add_argument("--for", dest="duration", metavar="TIME", help="end by the clock (90s, 12m, 1.5h), whatever the stages' steps")
     parser.add_argument("--output", type=Path, required=True, help="run folder: checkpoints, components, log")
     parser.add_argument(
         "--resume", default="latest", metavar="WHERE", help="latest (default), never (refuses a folder with checkpoints), or a checkpoint"
@@ -53,6 +63,7 @@ def main() -> None:
             config = replace(config, seed=arguments.seed)
         if arguments.equilibrium is not None:
             config = replace(config, stages=tuple(with_strategy(stage, *arguments.equilibrium) for stage in config.stages))
+        seconds = arguments.duration and parse_duration(arguments.duration)
         modules, noise_scheduler = prepare_modules(config)
         train(
             config,
@@ -65,6 +76,8 @@ def main() -> None:
             manifest=arguments.manifest,
             in_memory=arguments.data_in_memory,
             workers=arguments.workers,
+            pool_workers=arguments.pool,
+            seconds=seconds or None,
         )
     except PreemptedError as error:
         code, message = 128 + signal.SIGTERM, f"train: {error}\n"

@@ -15,7 +15,8 @@ from .augmentation import NO_AUGMENTATION, Augmentation
 from .hub_datasets import HubStream
 from .pairs import PairBatch, PairSource, reference_pairs
 from .photos import PhotoBank
-from .samples import SampleError, Source
+from .pool import PairPool
+from .samples import SampleError, Source, seed_of
 from .sources import open_source
 from .stream import PairStream
 
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 InMemory = Literal["auto", "yes", "no"]
 IN_MEMORY_PIXELS = 10**9  # 3 GB
+# What a process of a pool makes at once: four tasks of eight pairs.
+POOLED, TOGETHER = 32, 8
 
 
 class TrainingData:
@@ -37,6 +40,8 @@ class TrainingData:
         in_memory: Decode everything once and keep it on `device`; `"auto"` does so up to a thousand megapixels (3 GB), counted on a sample.
         process, processes: Number of this training process, of so many.
         workers: Processes that decode for each training process, where data are not in memory.
+        pool_workers: Processes that make pairs ahead for each training process, see [`~foundir_hf.data.pool.PairPool`]; 0 makes every pair
+            for its step. Data must be in memory.
     """
 
     def __init__(
@@ -51,10 +56,11 @@ class TrainingData:
         process: int = 0,
         processes: int = 1,
         workers: int = 2,
+        pool_workers: int = 0,
     ):
         if in_memory not in get_args(InMemory):
             raise ValueError(f"`in_memory` must be one of {', '.join(get_args(InMemory))}; got {in_memory!r}.")
-        self.device, self.process, self.processes, self.workers = device, process, processes, workers
+        self.device, self.process, self.processes, self.workers, self.pool_workers = device, process, processes, workers, pool_workers
         source = open_source(data, "train")
         self.verdicts = {}
         if manifest is not None:
@@ -69,9 +75,11 @@ class TrainingData:
         self.source: PhotoBank | Source | HubStream = source
         if isinstance(source, Source):
             if in_memory == "yes" or (in_memory == "auto" and estimate_pixels(source) <= IN_MEMORY_PIXELS):
-                self.source = PhotoBank(source, device)
+                self.source = PhotoBank(source, "cpu" if pool_workers else device)
         elif in_memory == "yes":
             raise ValueError(f"A streamed data set cannot be kept in memory, got `in_memory` 'yes' for {str(data)!r}.")
+        if pool_workers and not isinstance(self.source, PhotoBank):
+            raise ValueError(f"`pool_workers` needs data in memory (`in_memory` 'yes'), got {pool_workers} for {str(data)!r}.")
         measured = open_source(data if validation is None else validation, "val")
         if isinstance(measured, HubStream):  # its first rows, which training sees too
             measured = measured.first(3 * reference_samples)
@@ -91,11 +99,17 @@ class TrainingData:
         context_size: int,
         seed: int,
         augmentation: Augmentation = NO_AUGMENTATION,
-    ) -> PairSource | PairStream:
+    ) -> PairSource | PairStream | PairPool:
         """The training pairs of one stage, see [`~foundir_hf.data.pairs.PairSource`].
 
         From memory every process can draw every batch; they divide the batches' numbers among themselves. Streams are divided already.
         """
+        if self.pool_workers and isinstance(self.source, PhotoBank):
+            seed = seed_of(seed, self.process)  # every process has a pool of its own
+            pairs = PairSource(
+                self.source, proportions, POOLED, crop_size, context_size, seed, self.verdicts, augmentation, together=TOGETHER
+            )
+            return PairPool(pairs, batch_size, self.device, self.pool_workers)
         shape = (proportions, batch_size, crop_size, context_size)
         if isinstance(self.source, PhotoBank):
             return PairSource(self.source, *shape, seed=seed, verdicts=self.verdicts, augmentation=augmentation)

@@ -127,6 +127,7 @@ class PairSource:
         seed: Of the whole stream.
         verdicts: Of the cleaning manifest, by sample name.
         augmentation: See [`make_batch`].
+        together: So many neighbours in a batch share their task, and are degraded at once: pairs cost less, and batches are less mixed.
     """
 
     def __init__(
@@ -139,10 +140,13 @@ class PairSource:
         seed: int = 0,
         verdicts: Mapping[str, Verdict] | None = None,
         augmentation: Augmentation = NO_AUGMENTATION,
+        together: int = 1,
     ):
         if context_size < crop_size:
             raise ValueError(f"`context_size` must be at least `crop_size` {crop_size}, got {context_size}.")
-        self.photos = photos
+        if batch_size % together:
+            raise ValueError(f"`together` must divide `batch_size` {batch_size}, got {together}.")
+        self.photos, self.together = photos, together
         self.batch_size, self.crop_size, self.context_size = batch_size, crop_size, context_size
         self.seed, self.augmentation = seed, augmentation
         pairs = Counter(sample.task for sample in photos.samples if sample.task is not None)
@@ -169,7 +173,8 @@ class PairSource:
     def batch(self, generator: torch.Generator) -> PairBatch:
         """One batch, drawn from `generator`."""
         device = self.photos.device
-        drawn = torch.multinomial(self.weights, self.batch_size, replacement=True, generator=generator).tolist()
+        drawn = torch.multinomial(self.weights, self.batch_size // self.together, replacement=True, generator=generator)
+        drawn = drawn.repeat_interleave(self.together).tolist()
         draws = torch.rand(self.batch_size, generator=generator, device=device).tolist()
         names = list(self.members)
         tasks = [names[number] for number in drawn]

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from ..data.pairs import PairSource
+from ..data.pool import PairPool
 from ..data.stream import PairStream
 from .config import StageConfig
 from .equilibrium import TaskScheduler
@@ -27,6 +28,7 @@ class Progress:
         samples: Pairs learnt from in all stages.
         skipped: Updates that were skipped in all stages because a loss or gradient was not finite; `skipped_in_a_row` up to this step.
         loss: Smoothed.
+        seconds: That the stage took so far.
     """
 
     stage: int = 0
@@ -35,13 +37,14 @@ class Progress:
     skipped: int = 0
     skipped_in_a_row: int = 0
     loss: float | None = None
+    seconds: float = 0.0
 
 
 def save_checkpoint(
     accelerator: Accelerator,
     output: Path,
     progress: Progress,
-    source: PairSource | PairStream,
+    source: PairSource | PairStream | PairPool,
     tasks: TaskScheduler,
     stage: StageConfig,
     keep: int = 2,
@@ -77,7 +80,7 @@ def save_checkpoint(
 def load_checkpoint(
     accelerator: Accelerator,
     checkpoint: Path,
-    source: PairSource | PairStream,
+    source: PairSource | PairStream | PairPool,
     tasks: TaskScheduler,
     stage: StageConfig,
 ) -> None:

@@ -23,6 +23,7 @@ class StageConfig:
         name: Unique within the recipe.
         objective: What is minimised, see `training/objectives.py`.
         steps: Updates in this stage.
+        time_share: Where a run is given a time instead (`train.py --for`), this stage's share of it, relative to the other stages.
         trainable: Learning-rate factor by parameter-name prefix (`lq_encoder.`, `unet.`, `tone.`); whatever no prefix matches is frozen.
             The longest matching prefix decides.
         learning_rate: Peak rate; warmed up over `warmup_steps`, then a cosine down to 1 % of it.
@@ -46,6 +47,7 @@ class StageConfig:
     objective: Objective
     steps: int
     trainable: Mapping[str, float]
+    time_share: float = 1.0
     learning_rate: float = 2e-4
     warmup_steps: int = 100
     batch_size: int = 8

@@ -22,10 +22,12 @@ from ..adapters.attach import adapter_parameters
 from ..data.augmentation import Augmentation
 from ..data.loading import InMemory, TrainingData
 from ..data.pairs import PairBatch, PairSource
+from ..data.pool import PairPool
 from ..data.stream import PairStream
 from ..files import write_whole
 from .checkpoints import Progress, find_checkpoint, load_checkpoint, read_progress, save_checkpoint
 from .config import StageConfig, TrainConfig
+from .duration import Duration
 from .equilibrium import build_task_scheduler
 from .export import result_name, save_result
 from .objectives import OBJECTIVES, FoundIRModules
@@ -50,6 +52,8 @@ def train(
     manifest: str | Path | None = None,
     in_memory: InMemory = "auto",
     workers: int = 2,
+    pool_workers: int = 0,
+    seconds: float | None = None,
 ) -> FoundIRModules:
     """Trains `modules` through all stages of a recipe and returns them; an interrupted run goes on as if nothing had been.
 
@@ -59,12 +63,13 @@ def train(
         config: The recipe.
         modules: The components, fresh or loaded.
         noise_scheduler: Of the diffusion.
-        data, validation, manifest, in_memory, workers: See [`~foundir_hf.data.loading.TrainingData`].
+        data, validation, manifest, in_memory, workers, pool_workers: See [`~foundir_hf.data.loading.TrainingData`].
         output: Run folder: `checkpoint-*` (training state), `STAGE` (a pipeline in full precision for each finished stage), `log.jsonl`
             (losses, validation, shares, speed), `tracking` (of trackers), `equilibrium-STAGE.json` (shares and scores of every round),
             `pipeline` (half precision, what `foundir --checkpoint` takes, renewed at every validation of a `restoration` stage). Where the
             recipe trains an adapter, `STAGE` and, instead of `pipeline`, `adapter` are adapters, what `foundir --adapter` takes.
         resume: See [`~foundir_hf.training.checkpoints.find_checkpoint`].
+        seconds: Instead of the stages' steps, shared out by their `time_share`; validation counts, what comes before the first step not.
 
     Raises:
         PreemptedError: After SIGTERM or SIGUSR1, once a checkpoint is written.
@@ -86,6 +91,7 @@ def train(
         process=run.process_index,
         processes=run.num_processes,
         workers=workers,
+        pool_workers=pool_workers,
     )
     telemetry = Telemetry(run, output, {"configuration": config.configuration, "seed": config.seed, "processes": run.num_processes})
     resumed = find_checkpoint(output, resume)
@@ -115,10 +121,15 @@ def train(
             kwargs_handlers=[ddp],
         )
         model = to_train(accelerator, modules)  # `modules`, or a copy whose weights are sharded
-        optimizer = torch.optim.AdamW(parameter_groups(model, stage), betas=config.betas, weight_decay=config.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, partial(learning_rate_factor, steps=stage.steps, warmup_steps=stage.warmup_steps)
-        )
+        fused = accelerator.device.type == "cuda"  # a kernel for all parameters, where launching them is what takes time
+        optimizer = torch.optim.AdamW(parameter_groups(model, stage), betas=config.betas, weight_decay=config.weight_decay, fused=fused)
+        share = stage.time_share / sum(other.time_share for other in config.stages)
+        duration = Duration(stage.steps, seconds and seconds * share, progress.seconds)
+
+        def factor(step: int, stage: StageConfig = stage, duration: Duration = duration) -> float:
+            return learning_rate_factor(step, steps=duration.steps_in_all(step), warmup_steps=stage.warmup_steps)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         wrapped, optimizer = accelerator.prepare(model, optimizer)
         trainable = after_prepare(accelerator, wrapped, optimizer)
         ema = EMAModel(trainable, decay=config.ema_decay, use_ema_warmup=True, inv_gamma=10.0, power=0.75)
@@ -145,9 +156,13 @@ def train(
         speed = measured_throughput(accelerator, modules, stage, size, noise_scheduler)
 
         last_checkpoint = last_validation = time.monotonic()
-        bar = tqdm(total=stage.steps, initial=progress.step, desc=stage.name, mininterval=10, disable=not run.is_main_process)
+        duration.begin()
+        total = None if duration.seconds else stage.steps
+        bar = tqdm(total=total, initial=progress.step, desc=stage.name, mininterval=10, disable=not run.is_main_process)
         with bar, Preemption(stop) as preemption:
-            for step in range(progress.step, stage.steps):
+            last = progress.step >= duration.steps_in_all(progress.step)  # of a checkpoint at the end of a stage
+            while not last:
+                step = progress.step
                 # Share out: the tasks' shares follow the plan, or what the averaged weights do on the reference pairs.
                 if tasks.due(step):
                     scores = None
@@ -170,10 +185,11 @@ def train(
                 # Under fp16 the gradient may overflow: the scaler then skips the step and lowers its scale.
                 finite = math.isfinite(loss.item()) and (accelerator.scaler is not None or norm is None or math.isfinite(float(norm)))
                 # One exchange for all that the processes must agree on: clocks and signals differ, and who waits alone waits for ever.
-                now, main, last = time.monotonic(), run.is_main_process, step + 1 == stage.steps
-                broken, stop, save, look = any_of(
+                now, main = time.monotonic(), run.is_main_process
+                broken, last, stop, save, look = any_of(
                     accelerator,
                     not finite,
+                    main and step + 1 >= duration.steps_in_all(step + 1),
                     preemption.requested,
                     main and now - last_checkpoint > 60 * config.checkpoint_minutes,
                     main and now - last_validation > 60 * config.validation_minutes,
@@ -183,7 +199,7 @@ def train(
                     schedule.step()
                     ema.step(trainable)
                 optimizer.zero_grad(set_to_none=True)
-                progress.step = step + 1
+                progress.step, progress.seconds = step + 1, duration.spent
                 progress.samples += stage.batch_size
                 progress.skipped += broken
                 progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if broken else 0
@@ -229,7 +245,7 @@ def train(
         hand_on(accelerator, modules, model, ema, trainable)
         accelerator.free_memory()
         source.close()
-        progress.stage, progress.step, progress.loss = stage_index + 1, 0, None
+        progress.stage, progress.step, progress.seconds, progress.loss = stage_index + 1, 0, 0.0, None
         if run.is_main_process:
             save_result(modules, noise_scheduler, output / stage.name, torch.float32)
     telemetry.close()
@@ -240,7 +256,7 @@ def accumulate_gradients(
     accelerator: Accelerator,
     wrapped: torch.nn.Module,
     stage: StageConfig,
-    source: PairSource | PairStream,
+    source: PairSource | PairStream | PairPool,
     noise_scheduler: SchedulerMixin,
     speed: Throughput,
     numbers: Iterable[int],

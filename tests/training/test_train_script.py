@@ -60,6 +60,8 @@ def run(tmp_path, monkeypatch, capsys) -> Callable[..., str]:
         ("", "", ("--equilibrium", "des"), "data equilibrium scheduling needs reference pairs that training does not see."),
         ("", "", ("--resume", "elsewhere"), "`resume` must be 'latest', 'never' or a checkpoint's folder, got 'elsewhere'."),
         ("", "", ("--manifest", "none.csv"), "none.csv"),
+        ("", "", ("--for", "12"), "a duration is a number above 0 and s, m or h, such as 12m; got '12'"),
+        ("", "", ("--pool", "2", "--data-in-memory", "no"), "`pool_workers` needs data in memory"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(run, tmp_path, old, new, options, message):
