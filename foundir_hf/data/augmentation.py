@@ -25,14 +25,18 @@ class Augmentation:
         tone: Share that gets another tone, see [`tone_jitter`].
         texture: Share that gets another texture, see [`texture_jitter`].
         whole: Share that is hazy, dark or of a wrong colour as a whole, see [`whole_jitter`].
+        flat: Share that becomes a flat card or a gradient, see [`flat_jitter`].
     """
 
     tone: float = 0.0
     texture: float = 0.0
     whole: float = 0.0
+    flat: float = 0.0
 
     def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """`(batch, 3, height, width)` in [0, 1], before and after."""
+        if self.flat:
+            images = flat_jitter(images, generator, share=self.flat)
         if self.tone:
             images = tone_jitter(images, generator, share=self.tone)
         if self.texture:
@@ -119,3 +123,16 @@ def whole_jitter(images: torch.Tensor, generator: torch.Generator, *, share: flo
         if (members := (hit & (kinds == kind)).nonzero().flatten()).numel():
             images[members] = recipe(images[members], generator)
     return images
+
+
+def flat_jitter(images: torch.Tensor, generator: torch.Generator, *, share: float) -> torch.Tensor:
+    """Makes a `share` of the images flat: cards of their mean colour, and smooth gradients between the colours of their corners.
+
+    Such a picture tells nothing of how bright it ought to be, and graphics are full of them. Without it, tone curves made a grey card of
+    90 one of 184.
+    """
+    size = images.shape[2:]
+    card = images.mean(dim=(2, 3), keepdim=True).expand_as(images)
+    gradient = F.interpolate(F.adaptive_avg_pool2d(images, 2), size=size, mode="bilinear", align_corners=True)
+    flat = torch.where(chance(images, generator, 0.5), card, gradient)
+    return torch.where(chance(images, generator, share), flat, images)
