@@ -85,7 +85,7 @@ def test_black_stays_black_and_no_power_of_it_has_an_infinite_slope(tone):
 
 @torch.no_grad()
 def test_a_fresh_gate_lets_large_changes_through_and_small_ones_not(tone):
-    thumbnail = torch.zeros(1, 3, 16, 16)
+    thumbnail = 0.2 * random_images(1, 3, 16, 16)
     shares = []
     for offset in (0.05, 0.11, 0.2):
         tone.whole_out.bias[3:6] = offset
@@ -93,13 +93,22 @@ def test_a_fresh_gate_lets_large_changes_through_and_small_ones_not(tone):
     assert shares == pytest.approx([0.0, 0.5, 1.0], abs=0.02)
 
 
+@torch.no_grad()
+def test_a_flat_card_tells_nothing_of_its_tones(tone):
+    tone.whole_out.bias[3:6] = 0.4  # far enough for any gate
+    texture = (torch.arange(16) % 2 * 2.0 - 1).expand(1, 3, 16, 16)
+    changes = [tone(2 * levels / 255 * texture + 0.1, "auto")[0, 3, 0, 0].item() for levels in (0, 2, 3, 4, 40)]
+    assert changes == pytest.approx([0.0, 0.0, 0.2, 0.4, 0.4], abs=1e-5)
+    assert tone(torch.full((1, 3, 16, 16), 0.1), "always")[0, 3, 0, 0].item() == pytest.approx(0.4)
+
+
 def test_a_gate_learns_though_it_is_shut_and_moves_no_curve(tone):
     with torch.no_grad():
         tone.whole_out.bias[3:6] = 0.05
-    pixels = torch.zeros(1, 3, 32, 32)
+    pixels = 0.2 * random_images(1, 3, 32, 32)
     curves = tone(tone.thumbnail(pixels), "auto")
     assert not curves.any()
-    (tone.apply_curves(pixels, curves) - 0.1).square().sum().backward()
+    (tone.apply_curves(pixels, curves) - pixels - 0.1).square().sum().backward()
     assert tone.gate.bias.grad.item() < 0  # it opens
     assert tone.whole_out.weight.grad is None or not tone.whole_out.weight.grad.any()
     assert tone.whole_out.bias.grad is None or not tone.whole_out.bias.grad.any()
