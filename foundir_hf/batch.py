@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import json
 import os
 import threading
@@ -11,15 +13,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 
+from .deadline import within
 from .files import file_sha256, remove_unfinished
+from .formats.limits import DEFAULT_LIMITS, Limits
+from .formats.raster import open_picture
 from .manifest import Manifest, read_records
-from .photo import Photo, PhotoError, read_photo, write_photo
+from .photo import Photo, PhotoError, decode_photo, read_file, write_photo
 from .plan import Job, Plan
 
 # Seconds between looks at photographs that another process works on.
@@ -68,10 +73,13 @@ class Batch:
 
     Args:
         plan: From [`plan_photos`].
-        restore: [`restore_photo`] with all but the photograph; the same photograph must give the same bytes.
+        load: Makes [`restore_photo`] with all but the photograph; the same photograph must give the same bytes. Called once, before
+            anything is written, or not at all if nothing is to be restored; what it raises, the batch does.
         settings: All that decides the output beside the input, as JSON.
         write: [`write_photo`], or with other arguments.
         overwrite: Replace outputs that something else made.
+        limits: What a photograph may take.
+        records: What is known of the outputs; left out, what the manifest says. Given, there is no manifest.
 
     Raises:
         ValueError: If outputs are there that other settings made, and `overwrite` is false.
@@ -80,25 +88,48 @@ class Batch:
     def __init__(
         self,
         plan: Plan,
-        restore: Callable[[Photo], Photo],
+        load: Callable[[], Callable[[Photo], Photo]],
         settings: Mapping[str, Any],
         *,
         write: Callable[[Photo, Path], tuple[str, ...]] = write_photo,
         overwrite: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+        records: Mapping[str, Record] | None = None,
     ):
-        self.plan, self.restore, self.write, self.overwrite = plan, restore, write, overwrite
+        self.plan, self.write, self.overwrite, self.limits, self.records = plan, write, overwrite, limits, records
+        self._load = load
         self.settings = json.loads(json.dumps(settings))  # as the manifest reads it back
-        known = {} if overwrite else read_records(plan.folder)
+        known, self._seems_done = self._known(), True
         for job in plan.jobs:
             record = known.get(self.plan.output(job), {})
-            if record.get("status") == "restored" and record.get("settings") != self.settings and job.target.exists():
+            there = record.get("status") == "restored" and job.target.exists()
+            if there and record.get("settings") != self.settings and not overwrite:
                 raise ValueError(f"{job.target}: exists, made with other settings; pass --overwrite to replace it.")
+            self._seems_done &= there and record.get("settings") == self.settings
+
+    @cached_property
+    def restore(self) -> Callable[[Photo], Photo]:
+        """What restores a photograph."""
+        return self._load()
+
+    def part(self, plan: Plan, records: Mapping[str, Record]) -> Batch:
+        """The same for another plan, of whose outputs this is known; with the same model if it is loaded."""
+        part = Batch(plan, self._load, self.settings, write=self.write, overwrite=self.overwrite, limits=self.limits, records=records)
+        if "restore" in self.__dict__:
+            part.restore = self.restore
+        return part
+
+    def _known(self) -> Mapping[str, Record]:
+        return read_records(self.plan.folder) if self.records is None else self.records
 
     def run(self) -> Iterator[Result]:
         """Restores; yields each photograph's result once its file is whole and the manifest has it. Raises `OSError` without a manifest."""
+        if not self._seems_done:  # or else perhaps nothing is to be restored; a manifest is there then
+            _ = self.restore
         todo, stop = deque(self.plan.jobs), threading.Event()
-        with Manifest(self.plan.folder) as manifest, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            if manifest.join():
+        manifest = Manifest(self.plan.folder) if self.records is None else Manifest(None, self.records)
+        with manifest, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            if self.records is None and manifest.join():
                 for folder in {job.target.parent for job in self.plan.jobs}:
                     remove_unfinished(folder)
             manifest.share()
@@ -111,7 +142,7 @@ class Batch:
                         break
                     ahead = reader.submit(self._next, manifest, todo, stop)
                     if isinstance(work, _Work):
-                        work = self._restore(manifest, work)
+                        work = self._restore(manifest, work, self.restore)
                     yield from _results(behind)
                     if isinstance(work, Result):
                         yield work
@@ -124,19 +155,20 @@ class Batch:
 
     def preview(self) -> Iterator[Result]:
         """What [`run`] would do now; writes nothing."""
-        known = read_records(self.plan.folder)
+        known = self._known()
         for job in self.plan.jobs:
             record = self._record(job)
             try:
-                if not job.target.exists() or not self._is_done(job, file_sha256(job.source), known):
-                    record["megapixels"] = _megapixels(_size(job.source)) * self.settings.get("upscale", 1) ** 2
+                data = read_file(job.source, self.limits)
+                if not job.target.exists() or not self._is_done(job, _sha256(data), known):
+                    record["megapixels"] = _megapixels(self._size(job, data)) * self.settings.get("upscale", 1) ** 2
                 yield Result(job, {**record, "status": "pending" if "megapixels" in record else "skipped"})
             except Exception as error:
                 yield Result(job, {**record, "status": "failed", "error": _reason(job, error)})
 
     def seconds_per_megapixel(self) -> tuple[float, bool]:
         """How long the model takes for a megapixel of output, and whether earlier work says so; if none does, a small picture is tried."""
-        records = [r for r in read_records(self.plan.folder).values() if r.get("settings") == self.settings and r.get("megapixels")]
+        records = [r for r in self._known().values() if r.get("settings") == self.settings and r.get("megapixels")]
         if records:
             return sum(r["seconds"] for r in records) / sum(r["megapixels"] for r in records), True
         noise = np.random.default_rng(0).integers(0, 256, (_SYNTHETIC, _SYNTHETIC, 3), dtype=np.uint8)
@@ -161,19 +193,20 @@ class Batch:
     def _read(self, manifest: Manifest, job: Job) -> _Work | Result:
         record = self._record(job)
         try:
-            record["input_sha256"] = file_sha256(job.source)
+            data = within(self.limits.seconds, partial(read_file, job.source, self.limits), "reading it")
+            record["input_sha256"] = _sha256(data)
             manifest.refresh()
             if job.target.exists() and self._is_done(job, record["input_sha256"], manifest.records):
                 manifest.release(self.plan.output(job))
                 return Result(job, {**manifest.records[self.plan.output(job)], "status": "skipped"})
-            return _Work(job, record, read_photo(job.source))
+            return _Work(job, record, within(self.limits.seconds, partial(decode_photo, data, job.source, self.limits), "reading it"))
         except Exception as error:
             return self._failed(manifest, job, record, error)
 
-    def _restore(self, manifest: Manifest, work: _Work) -> _Work | Result:
+    def _restore(self, manifest: Manifest, work: _Work, restore: Callable[[Photo], Photo]) -> _Work | Result:
         start = time.perf_counter()
         try:
-            restored = self.restore(work.photo)
+            restored = restore(work.photo)
         except Exception as error:
             return self._failed(manifest, work.job, work.record, error)
         measured = {"megapixels": _megapixels(restored.size), "seconds": round(time.perf_counter() - start, 3)}
@@ -209,6 +242,14 @@ class Batch:
             return False
         raise PhotoError(f"{job.target}: exists and is not what these settings made of {job.name}; pass --overwrite to replace it.")
 
+    def _size(self, job: Job, data: bytes) -> tuple[int, int]:
+        """Of a photograph, decoding no more than is needed."""
+        try:
+            with open_picture(io.BytesIO(data), self.limits) as image:
+                return image.size
+        except Exception:  # a TIFF that Pillow does not know, say, or what will be refused
+            return decode_photo(data, job.source, self.limits).size
+
     def _record(self, job: Job) -> Record:
         named_by_path = job.name == str(job.source)  # not what came from stdin
         return {"input": os.path.abspath(job.source) if named_by_path else job.name, "output": self.plan.output(job)}
@@ -220,13 +261,8 @@ def _results(behind: list[Future[Result]]) -> Iterator[Result]:
         yield behind.pop(0).result()
 
 
-def _size(path: Path) -> tuple[int, int]:
-    """Of a photograph, by no more of its file than is needed. Raises what [`read_photo`] raises."""
-    try:
-        with PIL.Image.open(path) as image:
-            return image.size
-    except Exception:  # a TIFF that Pillow does not know, say
-        return read_photo(path).size
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _megapixels(size: tuple[int, int]) -> float:

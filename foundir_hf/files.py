@@ -12,6 +12,11 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 _UNFINISHED = ".foundir-"
 
 
+def is_url(place: Path | str) -> bool:
+    """Whether a place is no local path but a URL, which is text."""
+    return isinstance(place, str) and "://" in place
+
+
 def write_whole(path: str | Path, content: bytes) -> None:
     """Writes a file under its name only when it is complete, in a folder that is made if need be. Raises `OSError`."""
     path = Path(path)

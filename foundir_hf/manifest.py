@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,12 @@ _FOLDER_BYTE = 2**61
 def read_records(folder: Path) -> dict[str, dict[str, Any]]:
     """What the manifest of a folder says of every output, see [`Manifest`]; nothing if there is none. Raises `OSError`."""
     try:
-        return _enter({}, (folder / MANIFEST).read_bytes())
+        return enter_lines({}, (folder / MANIFEST).read_bytes())
     except FileNotFoundError:
         return {}
 
 
-def _enter(records: dict[str, dict[str, Any]], lines: bytes) -> dict[str, dict[str, Any]]:
+def enter_lines(records: dict[str, dict[str, Any]], lines: bytes) -> dict[str, dict[str, Any]]:
     """Adds lines to records by output. A line that is no record, such as half a line before a power cut, is ignored."""
     for line in lines.split(b"\n"):
         try:
@@ -49,13 +51,17 @@ class Manifest:
     open in a process, since closing another would drop its claims.
 
     Args:
-        folder: Made if need be. Raises `OSError` if it cannot be written.
+        folder: Made if need be. Raises `OSError` if it cannot be written. Without one, nothing is kept and nobody else is asked.
+        records: What is known in this case.
     """
 
-    def __init__(self, folder: Path):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.records: dict[str, dict[str, Any]] = {}
-        self._file = open(folder / MANIFEST, "ab+", buffering=0)  # noqa: SIM115
+    def __init__(self, folder: Path | None, records: Mapping[str, dict[str, Any]] | None = None):
+        self.records: dict[str, dict[str, Any]] = dict(records or {})
+        if folder is None:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = open(folder / MANIFEST, "ab+", buffering=0)  # noqa: SIM115
         self._read, self._lock = 0, threading.Lock()
         size = self._file.seek(0, 2)
         if size:
@@ -76,12 +82,14 @@ class Manifest:
             lines = self._file.read()
         lines = lines[: lines.rfind(b"\n") + 1]
         self._read += len(lines)
-        _enter(self.records, lines)
+        enter_lines(self.records, lines)
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Adds a record, which has an `output` and a `status`."""
+    def append(self, *records: dict[str, Any]) -> None:
+        """Adds records, which have an `output` and a `status`."""
+        lines = memoryview(b"".join(json.dumps(record).encode() + b"\n" for record in records))
         with self._lock:
-            self._file.write(json.dumps(record).encode() + b"\n")
+            while lines:  # a disk that is nearly full takes a part
+                lines = lines[self._file.write(lines) :]
 
     def claim(self, output: str) -> bool:
         """Takes an output for this process until [`release`] or its end; false if another process has it."""

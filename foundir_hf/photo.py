@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,22 +16,16 @@ import torch
 import torch.nn.functional as F
 
 from .files import write_whole
-from .formats import exif, png, raster, tiff
+from .formats import exif, heif, png, raster, raw, tiff
+from .formats.limits import DEFAULT_LIMITS, Limits
+from .formats.names import WRITERS
 from .formats.photograph import Metadata, Photo, PhotoError, as_light, as_type
 from .formats.record import is_record_alone
 from .pipelines.pipeline_foundir import FoundIRPipeline, enlarge
 
-# Suffix -> the format that is written.
-WRITERS = {
-    ".bmp": "BMP",
-    ".jpeg": "JPEG",
-    ".jpg": "JPEG",
-    ".png": "PNG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-}
-_WITHOUT_ALPHA = frozenset({"BMP", "JPEG"})
+# Formats whose readers turn the picture upright by what is not EXIF.
+_TURNED = frozenset({"HEIC", "RAW", "TIFF"})
+_WITHOUT_ALPHA = frozenset({"JPEG"})
 # Which parts of the metadata a format holds.
 _HELD = {
     "BMP": {"dpi"},
@@ -40,41 +36,71 @@ _HELD = {
 }
 
 
-def read_photo(path: str | Path) -> Photo:
+def read_photo(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Photo:
     """Reads a still photograph, upright and at its own depth. Raises [`PhotoError`] for whatever is wrong with the file."""
+    return decode_photo(read_file(path, limits), path, limits)
+
+
+def read_file(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of a photograph's file. Raises [`PhotoError`]."""
     path = Path(path)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise PhotoError("is no file")
-        return decode_photo(path.read_bytes())
+        with open(path, "rb", opener=_without_waiting) as file:
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode):
+                raise PhotoError("is no file")
+            limits.check_bytes(state.st_size)
+            return file.read()
     except FileNotFoundError:
         raise PhotoError(f"{path}: no such file.") from None
+    except (OSError, PhotoError) as error:
+        raise PhotoError(f"{path}: cannot be read: {_reason(error)}") from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a FIFO has perhaps nobody at its other end
+
+
+def decode_photo(data: bytes, path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Photo:
+    """A photograph from the bytes of its file, which messages call `path`. Raises [`PhotoError`] for whatever is wrong with them."""
+    try:
+        return _decoded(data, limits)
     except MemoryError:
         raise
     except Exception as error:  # a damaged file makes the libraries raise a dozen types
         raise PhotoError(f"{path}: cannot be read: {_reason(error)}") from error
 
 
-def decode_photo(data: bytes) -> Photo:
-    """A photograph from the bytes of its file; raises [`PhotoError`], or whatever a library does with what it does not expect."""
+def _decoded(data: bytes, limits: Limits) -> Photo:
     if data.startswith(png.SIGNATURE):
         width, height, depth = png.header(data)
-        png.check_size(width, height)
+        limits.check_pixels(width, height)
         if png.is_animated(data):
             raise PhotoError("has several frames; only still photographs can be restored.")
         if depth == 16:
             pixels, alpha = png.read_deep(data)
         else:
-            shallow = raster.read(data)
+            shallow = raster.read(data, limits)
             pixels, alpha = shallow.pixels, shallow.alpha
         photo = Photo(pixels, alpha, png.read_metadata(data), ("PNG", data))
     else:
-        photo = tiff.read(data) if tiff.is_tiff(data) else raster.read(data)
+        photo = _reader(data)(data, limits)
     if photo.pixels.size == 0:
         raise PhotoError("it is empty")
     if photo.metadata.dpi and not all(1 <= value <= 100_000 for value in photo.metadata.dpi):
         photo = replace(photo, metadata=replace(photo.metadata, dpi=None), notes=(*photo.notes, "its dpi are damaged and were dropped"))
-    return photo if tiff.is_tiff(data) else _turned(photo)  # a TIFF's own fields say how it is turned
+    return photo if photo.encoded and photo.encoded[0] in _TURNED else _turned(photo)
+
+
+def _reader(data: bytes) -> Callable[[bytes, Limits], Photo]:
+    """By what is in a file: its name may be wrong."""
+    if raw.is_raw(data):
+        return raw.read
+    if tiff.is_tiff(data):
+        return tiff.read
+    if heif.is_avif(data):
+        return heif.read_avif
+    return heif.read_heic if heif.is_heic(data) else raster.read
 
 
 def _turned(photo: Photo) -> Photo:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import PIL.Image
 
 from .files import IMAGE_SUFFIXES
+from .formats.names import READ_SUFFIXES, how_to_install, missing_extra, written_name
 from .manifest import MANIFEST, read_records
 
 # What looks like a file of a picture and cannot be written, besides all that Pillow knows.
-_CAMERA_SUFFIXES = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2")
-_OTHER_SUFFIXES = frozenset({*_CAMERA_SUFFIXES, ".avif", ".gif", ".heic", ".heif", ".jxl", ".pdf", ".psd", ".svg"})
+_OTHER_SUFFIXES = (READ_SUFFIXES - IMAGE_SUFFIXES) | {".gif", ".jxl", ".pdf", ".psd", ".raw", ".svg"}
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,18 @@ class Job:
         source: Its file.
         target: The file to write.
         name: What messages call it.
+        place: What they call the file to write; left out, its path.
     """
 
     source: Path
     target: Path
     name: str
+    place: str = ""
+
+    @property
+    def written(self) -> str:
+        """What messages call the file to write."""
+        return self.place or str(self.target)
 
 
 @dataclass(frozen=True)
@@ -41,11 +49,13 @@ class Plan:
     Args:
         jobs: In the order of the paths given.
         folder: Of the outputs and their manifest.
+        single: Whether the output was named, not only its folder.
         passed_over: Files that are no photographs by their names, by kind.
     """
 
     jobs: list[Job]
     folder: Path
+    single: bool = False
     passed_over: dict[str, list[Path]] = field(default_factory=dict)
 
     def output(self, job: Job) -> str:
@@ -66,34 +76,41 @@ class Found:
     passed_over: dict[str, list[Path]] = field(default_factory=dict)
 
 
-def plan_photos(paths: Sequence[Path], output: Path, *, listed: Sequence[Path] = (), overwrite: bool = False) -> Plan:
+def plan_photos(
+    paths: Sequence[Path], output: Path, *, listed: Sequence[Path] = (), suffix: str | None = None, overwrite: bool = False
+) -> Plan:
     """Which file becomes which.
 
     Args:
         paths, listed: See [`find_photos`].
         output: A folder, in which photographs keep their paths relative to the folder given; or a file name for a single photograph.
+        suffix: Of the format that photographs in a folder are written in, see [`written_name`].
         overwrite: Whether outputs may exist of which the manifest knows nothing.
 
     Raises:
         ValueError: In a line that names the path, if something is missing or would be lost.
     """
     try:
-        return _plan(paths, output, listed, overwrite)
+        return _plan(paths, output, listed, suffix, overwrite)
     except OSError as error:  # a name too long, a folder that may not be read
         raise ValueError(f"{error.filename}: {error.strerror}.") from error
 
 
-def _plan(paths: Sequence[Path], output: Path, listed: Sequence[Path], overwrite: bool) -> Plan:
-    suffix = output.suffix.lower()
-    names_file = suffix in IMAGE_SUFFIXES and not output.is_dir()
-    if not names_file and not output.is_dir() and (suffix in _OTHER_SUFFIXES or suffix in PIL.Image.registered_extensions()):
+def _plan(paths: Sequence[Path], output: Path, listed: Sequence[Path], suffix: str | None, overwrite: bool) -> Plan:
+    own = output.suffix.lower()
+    names_file = own in IMAGE_SUFFIXES and not output.is_dir()
+    if not names_file and not output.is_dir() and (own in _OTHER_SUFFIXES or own in PIL.Image.registered_extensions()):
         raise ValueError(f"`--output` {output}: cannot write {output.suffix}; accepted are {', '.join(sorted(IMAGE_SUFFIXES))}.")
     found = find_photos(paths, listed, outside=output)
     if names_file and (len(found.photos) > 1 or any(path.is_dir() for path in paths)):
         raise ValueError(f"`--output` {output} names a file; several photographs need a folder.")
-    jobs = [Job(source, output if names_file else output / below, str(source)) for source, below in found.photos.items()]
+    if names_file and suffix:
+        raise ValueError(f"`--format` is for folders and -; `--output` {output} says its format itself.")
+    jobs = [
+        Job(source, output if names_file else output / written_name(below, suffix), str(source)) for source, below in found.photos.items()
+    ]
     _check_targets(jobs)
-    plan = Plan(jobs, output.parent if names_file else output, found.passed_over)
+    plan = Plan(jobs, output.parent if names_file else output, names_file, found.passed_over)
     existing = [] if overwrite else [job for job in jobs if job.target.exists()]
     # Read after the outputs were looked for: another process enters them before it writes them.
     known = read_records(plan.folder) if existing else {}
@@ -135,22 +152,47 @@ def find_photos(paths: Sequence[Path], listed: Sequence[Path] = (), outside: Pat
         root, files = _files(path)
         hidden = outside if outside and root.resolve() in outside.parents else None
         for file in files:
-            resolved = file.resolve()
+            resolved = Path(os.path.realpath(file))  # which takes links that lead to themselves
             if resolved in seen or (hidden and resolved.is_relative_to(hidden)):
                 continue
             seen.add(resolved)
-            if file.name.startswith("._"):  # what macOS keeps beside a file: never a photograph, whatever the suffix
-                found.passed_over.setdefault("._*", []).append(file)
-            elif file.suffix.lower() in IMAGE_SUFFIXES:
+            kind = _no_photograph(file)
+            if kind is None:
                 found.photos[file] = file.relative_to(kept or root)
             elif file.name != MANIFEST:
-                found.passed_over.setdefault(file.suffix.lower() or "no suffix", []).append(file)
+                found.passed_over.setdefault(kind, []).append(file)
     if not found.photos:
         given = [*paths, *listed]
         if len(given) == 1 and given[0].is_file():
-            raise ValueError(f"{given[0]}: not a photograph by its name; known are {', '.join(sorted(IMAGE_SUFFIXES))}.")
+            extra = missing_extra(given[0].suffix.lower())
+            why = f"{how_to_install(extra)}." if extra else f"not a photograph by its name; known are {', '.join(sorted(READ_SUFFIXES))}."
+            raise ValueError(f"{given[0]}: {why}")
         raise ValueError(f"{given[0] if len(given) == 1 else 'The paths given'}: holds no photographs.")
     return found
+
+
+def _no_photograph(file: Path) -> str | None:
+    """What a file is that is no photograph, or cannot be read as one."""
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        return "broken link"
+    if stat.S_ISDIR(mode):
+        return "linked folder"
+    if not stat.S_ISREG(mode):
+        return "FIFO, socket or device"
+    return kind_by_name(file)
+
+
+def kind_by_name(file: PurePath) -> str | None:
+    """What a file is by its name that is no photograph, or cannot be read as one; none if it can."""
+    if file.name.startswith("._"):  # what macOS keeps beside a file: never a photograph, whatever the suffix
+        return "._*"
+    suffix = file.suffix.lower()
+    extra = missing_extra(suffix)
+    if extra:
+        return f"{suffix} ({how_to_install(extra)})"
+    return None if suffix in READ_SUFFIXES else suffix or "no suffix"
 
 
 def _files(path: Path) -> tuple[Path, Iterable[Path]]:
@@ -166,10 +208,13 @@ def _files(path: Path) -> tuple[Path, Iterable[Path]]:
 
 
 def _walk(folder: Path) -> list[Path]:
-    """The files of a folder and its sub-folders, sorted by path."""
+    """What is in a folder and its sub-folders, sorted by path; links to folders are not followed."""
 
     def refuse(error: OSError) -> None:
         raise error
 
-    found = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names]
-    return sorted(path for path in found if path.is_file())
+    found = []
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        found += [Path(parent, name) for name in [*names, *links]]
+    return sorted(found)

@@ -19,6 +19,7 @@ COMPONENTS = [path for path in HUB_CODE if path.parent.name == "models"]
 LAYERS = {
     "models": 0,
     "files": 0,
+    "deadline": 0,
     "formats": 0,
     "manifest": 0,
     "pictures": 0,
@@ -32,8 +33,10 @@ LAYERS = {
     "data": 1,
     "plan": 1,
     "photo": 2,
+    "remote": 2,
     "hub": 2,
     "batch": 3,
+    "scale": 4,
     "evaluation": 3,
     "training": 3,
     "demo": 4,

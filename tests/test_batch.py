@@ -68,7 +68,7 @@ def run(capsysbinary):
 
 def restore(photos: Path, out: Path, function=turn, settings=SETTINGS, *, overwrite: bool = False) -> dict[str, Result]:
     """Runs a batch over a folder -> results by output."""
-    batch = Batch(plan_photos([photos], out, overwrite=overwrite), function, settings, overwrite=overwrite)
+    batch = Batch(plan_photos([photos], out, overwrite=overwrite), lambda: function, settings, overwrite=overwrite)
     return {result.record["output"]: result for result in batch.run()}
 
 
@@ -131,9 +131,9 @@ def test_what_could_not_be_kept_is_entered_and_told(run, photo, out, checkpoint,
     alpha = Image.new("L", photo.size, 128)
     photo.putalpha(alpha)
     photo.save(tmp_path / "clear.png")
-    code, _, told = run("restore", tmp_path / "clear.png", "-o", out / "x.jpg", "--checkpoint", checkpoint)
+    code, _, told = run("restore", tmp_path / "clear.png", "-o", out, "--format", "jpg", "--checkpoint", checkpoint)
     assert (code, len(told)) == (0, 2)
-    (note,) = read_records(out)["x.jpg"]["notes"]
+    (note,) = read_records(out)["clear.png.jpg"]["notes"]
     assert "transparency" in note
     assert told[0] == f"foundir: {tmp_path / 'clear.png'}: {note}."
 
@@ -144,7 +144,7 @@ def test_what_could_not_be_kept_is_entered_and_told(run, photo, out, checkpoint,
 def test_the_same_again_restores_nothing_and_says_so(photos, out):
     restore(photos, out)
     before = contents(out)
-    again = restore(photos, out, pytest.fail)
+    again = {r.record["output"]: r for r in Batch(plan_photos([photos], out), pytest.fail, SETTINGS).run()}  # no model is loaded
     assert statuses(again) == {"deep/three.png": "skipped", "one.png": "skipped", "two.jpg": "skipped"}
     assert contents(out) == before
 
@@ -234,7 +234,7 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(photo, tmp_path, 
     many(tmp_path / "many", photo, 30)
     restore(tmp_path / "many", tmp_path / "whole")
     moments, kills = random.Random(0), 0
-    for count in sorted(moments.sample(range(1, 55), 10)):
+    for count in sorted(moments.sample(range(1, 55), int(os.environ.get("FOUNDIR_KILLS", "10")))):
         process = multiprocessing.get_context("fork").Process(target=restore, args=(tmp_path / "many", out))
         process.start()
         wait_for_lines(out / MANIFEST, count, process.is_alive)
@@ -334,7 +334,7 @@ def test_an_output_that_cannot_be_written_is_one_photographs_failure(photos, out
 
 
 def test_leaving_a_batch_early_keeps_what_is_whole(photos, out):
-    batch = Batch(plan_photos([photos], out), turn, SETTINGS)
+    batch = Batch(plan_photos([photos], out), lambda: turn, SETTINGS)
     first = next(iter(batch.run()))
     assert first.status == "restored"
     assert file_sha256(out / first.record["output"]) == first.record["output_sha256"]
@@ -364,13 +364,13 @@ def test_the_same_command_again_says_what_it_skips(run, photos, out, checkpoint)
 
 
 def test_what_is_passed_over_is_a_line_a_kind(run, photos, out, checkpoint):
-    for name in ("a.heic", "b.HEIC", "._one.png"):
+    for name in ("a.gif", "b.GIF", "._one.png"):
         (photos / name).write_text("")
     code, _, told = run("restore", photos, "-o", out, "--checkpoint", checkpoint)
     assert code == 0
     assert told[:-1] == [
         f"foundir: passed over 1 x ._*: {photos / '._one.png'}",
-        f"foundir: passed over 2 x .heic: {photos / 'a.heic'}, ...",
+        f"foundir: passed over 2 x .gif: {photos / 'a.gif'}, ...",
     ]
 
 
@@ -405,7 +405,7 @@ def test_an_estimate_is_the_mean_of_earlier_photographs(photos, out):
         for output, megapixels, seconds, seed in (("a.png", 1, 2, 0), ("b.png", 3, 10, 0), ("c.png", 1, 99, 7)):
             measured = {"settings": {"seed": seed}, "megapixels": megapixels, "seconds": seconds}
             manifest.append({"output": output, "status": "restored", **measured})
-    assert Batch(plan_photos([photos], out), turn, SETTINGS).seconds_per_megapixel() == (3.0, True)
+    assert Batch(plan_photos([photos], out), lambda: turn, SETTINGS).seconds_per_megapixel() == (3.0, True)
 
 
 @pytest.mark.parametrize("zeros", [False, True], ids=["lines", "zeros"])
@@ -445,7 +445,7 @@ def test_a_photograph_goes_through_pipes(run, photos, checkpoint, tmp_path, monk
 def test_what_is_piped_in_may_become_a_file_and_is_called_by_its_dash(run, photos, checkpoint, tmp_path, monkeypatch):
     stdin_of(monkeypatch, (photos / "one.png").read_bytes())
     assert run("restore", "-", "-o", tmp_path / "x.png", "--checkpoint", checkpoint)[:2] == (0, f"- -> {tmp_path / 'x.png'}\n".encode())
-    assert read_records(tmp_path)["x.png"]["input"] == "-"
+    assert not (tmp_path / MANIFEST).exists()
     stdin_of(monkeypatch, b"words")
     code, stdout, told = run("restore", "-", "-o", "-", "--checkpoint", checkpoint)
     assert (code, stdout) == (1, b"")

@@ -16,6 +16,7 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin
 
+from foundir_hf.formats.limits import Limits
 from foundir_hf.formats.record import read_record, with_record
 from foundir_hf.photo import WRITERS, Metadata, Photo, PhotoError, read_photo, restore_photo, write_photo
 
@@ -246,9 +247,36 @@ def test_a_colour_that_stands_for_nothing_becomes_alpha(tmp_path, photo, mode, h
 
 
 def test_formats_without_transparency_are_written_without_it(tmp_path, photo):
-    for name in ("cut.bmp", "cut.jpg"):
-        write_photo(Photo.of(photo, Image.new("L", photo.size, 9)), tmp_path / name)
-        assert read_photo(tmp_path / name).alpha is None
+    assert write_photo(Photo.of(photo, Image.new("L", photo.size, 9)), tmp_path / "cut.jpg") == ("JPEG cannot hold its transparency",)
+    assert read_photo(tmp_path / "cut.jpg").alpha is None
+
+
+def test_a_bmp_holds_transparency_as_others_read_it(tmp_path, photo):
+    alpha = Image.fromarray(noise(56, 72))
+    write_photo(Photo.of(photo, alpha, dpi=(300.0, 300.0)), tmp_path / "cut.bmp")
+    with Image.open(tmp_path / "cut.bmp") as image:
+        assert image.mode == "RGBA"
+        assert round(image.info["dpi"][0]) == 300
+        assert np.array_equal(np.asarray(image)[..., :3], np.asarray(photo))
+        assert np.array_equal(np.asarray(image)[..., 3], np.asarray(alpha))
+    read = read_photo(tmp_path / "cut.bmp")
+    assert same_pixels(read.image, photo)
+    assert np.array_equal(read.alpha, np.asarray(alpha))
+
+
+def test_the_fourth_channel_of_an_old_bmp_is_alpha_unless_it_says_nothing(tmp_path, photo):
+    """Its header does not tell transparency from padding (Pillow writes such ones)."""
+    for level, expected in ((0, None), (255, None), (9, 9)):
+        picture = photo.copy()
+        alpha = Image.new("L", photo.size, level)
+        alpha.paste(level, (0, 0, 30, 30))
+        picture.putalpha(alpha)
+        picture.save(tmp_path / "old.bmp")
+        read = read_photo(tmp_path / "old.bmp")
+        assert (read.alpha is None) == (expected is None)
+        assert same_pixels(read.image, photo)
+        if expected is not None:
+            assert np.array_equal(read.alpha, np.asarray(alpha))
 
 
 # Metadata
@@ -449,12 +477,24 @@ def test_a_folder_is_no_photograph(tmp_path):
     assert one_line(error, tmp_path).count(str(tmp_path)) == 1
 
 
-def test_a_picture_larger_than_pillow_allows_is_refused(tmp_path, photo, monkeypatch):
-    photo.save(tmp_path / "bomb.png")
-    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 100)
+@pytest.mark.parametrize("suffix", [*WRITERS, ".jp2"])
+@pytest.mark.parametrize(("limits", "option"), [(Limits(megapixels=0.001), "megapixels"), (Limits(megabytes=0.0001), "megabytes")])
+def test_what_is_larger_than_allowed_is_refused(tmp_path, photo, suffix, limits, option):
+    path = tmp_path / f"large{suffix}"
+    photo.save(path)
     with pytest.raises(PhotoError) as error:
-        read_photo(tmp_path / "bomb.png")
-    assert "cannot be read" in one_line(error, tmp_path / "bomb.png")
+        read_photo(path, limits)
+    assert f"(--max-{option})" in one_line(error, path)
+
+
+def test_a_limit_above_pillows_holds_and_pillows_stays(tmp_path, photo, monkeypatch):
+    photo.save(tmp_path / "large.jpg")
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 100)
+    assert read_photo(tmp_path / "large.jpg", Limits(megapixels=1)).size == photo.size
+    assert PIL.Image.MAX_IMAGE_PIXELS == 100
+    with pytest.raises(PhotoError) as error:
+        read_photo(tmp_path / "large.jpg", Limits(megapixels=0.001))
+    assert "(--max-megapixels)" in one_line(error, tmp_path / "large.jpg")
 
 
 # What cannot be written

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -78,15 +80,21 @@ def test_an_output_inside_the_input_is_not_input(photos):
 
 
 def test_what_is_passed_over_is_told_by_kind(photos):
-    for name in ("a.HEIC", "b.heic", "c.gif", "._one.png", "d.xmp", "README"):
+    for name in ("a.JXL", "b.jxl", "c.gif", "._one.png", "d.xmp", "README"):
         (photos / name).write_text("")
+    (photos / "loop.png").symlink_to("loop.png")
+    (photos / "folder").symlink_to(".")
+    os.mkfifo(photos / "pipe.png")
     found = find_photos([photos])
     assert {kind: [file.name for file in files] for kind, files in found.passed_over.items()} == {
-        ".heic": ["a.HEIC", "b.heic"],
+        ".jxl": ["a.JXL", "b.jxl"],
         ".gif": ["c.gif"],
         "._*": ["._one.png"],
         ".xmp": ["d.xmp"],
         "no suffix": ["README"],
+        "broken link": ["loop.png"],
+        "linked folder": ["folder"],
+        "FIFO, socket or device": ["pipe.png"],
     }
     assert len(found.photos) == 2
 
@@ -114,3 +122,34 @@ def test_a_name_longer_than_the_file_system_takes_is_told(photos, tmp_path, wher
     paths, output = ([long], tmp_path / "out") if where == "input" else ([photos / "one.png"], long)
     with pytest.raises(ValueError, match=r"n{300}\.png: File name too long"):
         plan_photos(paths, output)
+
+
+def test_what_is_not_written_in_its_own_format_keeps_its_whole_name(photos, tmp_path):
+    for name in ("one.heic", "one.DNG", "one.avif"):
+        (photos / name).write_text("")
+    out = tmp_path / "out"
+    below = {job.source.name: job.target.relative_to(out).as_posix() for job in plan_photos([photos], out).jobs}
+    assert below == {
+        "one.DNG": "one.DNG.tiff",
+        "one.avif": "one.avif.png",
+        "one.heic": "one.heic.png",
+        "one.png": "one.png",
+        "two.jpg": "deep/er/two.jpg",
+    }
+    below = {job.source.name: job.target.name for job in plan_photos([photos], out, suffix=".jpeg").jobs}
+    assert below == {
+        "one.DNG": "one.DNG.jpeg",
+        "one.avif": "one.avif.jpeg",
+        "one.heic": "one.heic.jpeg",
+        "one.png": "one.png.jpeg",
+        "two.jpg": "two.jpg",
+    }
+
+
+def test_without_an_extra_a_line_says_which_to_install(photos, tmp_path, monkeypatch):
+    (photos / "one.heic").write_text("")
+    monkeypatch.setattr("foundir_hf.formats.names._is_installed", lambda module: False)
+    found = find_photos([photos])
+    assert found.passed_over == {".heic (pip install 'foundir_hf[heic]' adds what reads it)": [photos / "one.heic"]}
+    with pytest.raises(ValueError, match=re.escape(f"{photos / 'one.heic'}: pip install 'foundir_hf[heic]'")):
+        plan_photos([photos / "one.heic"], tmp_path / "out")

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from ..files import is_url
+from ..formats.limits import DEFAULT_LIMITS, Limits
+
 if TYPE_CHECKING:
     from ..pipelines.pipeline_foundir import FoundIRPipeline
 
@@ -49,7 +52,7 @@ def adapter_options() -> Parser:
 
 
 def restoration_options() -> Parser:
-    """Options of the pipeline's call; see [`pipeline_options`]."""
+    """Options of the pipeline's call; see [`pipeline_options`] and [`check_options`]."""
     parser = Parser(add_help=False)
     parser.add_argument("--steps", type=whole(0, 1000), default=1, help="denoising steps; 0 is the fast estimate (default: 1)")
     parser.add_argument(
@@ -80,18 +83,29 @@ def check_writable(folder: Path) -> None:
         raise UsageError(f"{folder}: cannot be written.")
 
 
-def pipeline_options(arguments: argparse.Namespace, pipeline: FoundIRPipeline) -> dict:
-    """The keyword arguments of the pipeline's call. Raises [`UsageError`] for those that this checkpoint cannot take."""
-    multiple = pipeline.size_multiple
-    for name in ("tile_size", "tile_overlap"):
-        if getattr(arguments, name) % multiple:
-            raise UsageError(f"`--{name.replace('_', '-')}` must be a multiple of {multiple}, got {getattr(arguments, name)}.")
-    if arguments.tile_overlap >= arguments.tile_size:
-        raise UsageError(f"`--tile-overlap` must be smaller than --tile-size {arguments.tile_size}, got {arguments.tile_overlap}.")
-    if arguments.steps == 0 and not pipeline.unet.config.latent_residual:
-        raise UsageError("`--steps` must be at least 1 with this checkpoint, which has no fast estimate; got 0.")
-    if arguments.tone == "always" and pipeline.tone is None:
-        raise UsageError("`--tone` must be auto or off with this checkpoint, which has no tone curves; got always.")
+def limit_options() -> Parser:
+    """`--max-megapixels`, `--max-megabytes`, `--max-seconds`; see [`limits`]."""
+    parser = Parser(add_help=False)
+    given = (
+        ("megapixels", "of a photograph, before it is decoded"),
+        ("megabytes", "of a file, before it is read"),
+        ("seconds", "for reading a file, and again for restoring it"),
+    )
+    for name, what in given:
+        default = getattr(DEFAULT_LIMITS, name)
+        parser.add_argument(
+            f"--max-{name}", type=number(0, 1e12), default=default, metavar="N", help=f"refuse more {name} {what} (default: {default:g})"
+        )
+    return parser
+
+
+def limits(arguments: argparse.Namespace) -> Limits:
+    """What a file may take."""
+    return Limits(arguments.max_megapixels, arguments.max_megabytes, arguments.max_seconds)
+
+
+def pipeline_options(arguments: argparse.Namespace) -> dict:
+    """The keyword arguments of the pipeline's call."""
     return {
         "num_inference_steps": arguments.steps,
         "tone": arguments.tone,
@@ -102,6 +116,20 @@ def pipeline_options(arguments: argparse.Namespace, pipeline: FoundIRPipeline) -
         "tile_overlap": arguments.tile_overlap,
         "color_fix": arguments.color_fix,
     }
+
+
+def check_options(arguments: argparse.Namespace, pipeline: FoundIRPipeline) -> None:
+    """Raises [`UsageError`] for options of the pipeline's call that this checkpoint cannot take."""
+    multiple = pipeline.size_multiple
+    for name in ("tile_size", "tile_overlap"):
+        if getattr(arguments, name) % multiple:
+            raise UsageError(f"`--{name.replace('_', '-')}` must be a multiple of {multiple}, got {getattr(arguments, name)}.")
+    if arguments.tile_overlap >= arguments.tile_size:
+        raise UsageError(f"`--tile-overlap` must be smaller than --tile-size {arguments.tile_size}, got {arguments.tile_overlap}.")
+    if arguments.steps == 0 and not pipeline.unet.config.latent_residual:
+        raise UsageError("`--steps` must be at least 1 with this checkpoint, which has no fast estimate; got 0.")
+    if arguments.tone == "always" and pipeline.tone is None:
+        raise UsageError("`--tone` must be auto or off with this checkpoint, which has no tone curves; got always.")
 
 
 def load(arguments: argparse.Namespace):
@@ -187,6 +215,11 @@ def some_path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("must not be empty")
     return Path(text)
+
+
+def some_place(text: str) -> Path | str:
+    """An argparse type: [`some_path`], or a URL as text."""
+    return text if is_url(text) else some_path(text)
 
 
 def one_line(text: str) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
-from ..files import IMAGE_SUFFIXES
-from .common import UsageError
+from .common import UsageError, limit_options, limits, quiet_libraries, some_path
+from .results import tell_passed_over
 
 # A photograph has a defect from here on; weaker suspicions down to the other are shown below those.
 LIKELY, SUSPECTED = 0.5, 0.15
@@ -17,15 +16,22 @@ _BAR = 20
 
 def add_parser(commands) -> None:
     """Adds the verb to the command line."""
-    parser = commands.add_parser("diagnose", help="tell what is wrong with photographs, with probabilities")
-    parser.add_argument("paths", nargs="+", type=Path, metavar="IMAGE", help="photograph, or folder (searched recursively)")
+    parser = commands.add_parser("diagnose", parents=[limit_options()], help="tell what is wrong with photographs, with probabilities")
+    parser.add_argument("paths", nargs="+", type=some_path, metavar="IMAGE", help="photograph, or folder (searched recursively)")
     parser.add_argument("--json", action="store_true", help="print every probability, by file, as JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, checks_first=True)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints a small table for each photograph; one that cannot be read is told and skipped."""
-    paths = list_inputs(arguments.paths)
+    from ..plan import find_photos
+
+    try:
+        found = find_photos(arguments.paths)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    quiet_libraries()
+    paths, allowed = list(found.photos), limits(arguments)
     from ..diagnosis import diagnose, load_classifier
     from ..photo import PhotoError, read_photo
 
@@ -33,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     diagnoses, failures = {}, []
     for path in paths:
         try:
-            photo = read_photo(path)
+            photo = read_photo(path, allowed)
         except PhotoError as error:  # one bad photograph must not stop the others
             failures.append(str(error))
             if len(paths) > 1:
@@ -45,25 +51,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json and diagnoses:
         rounded = {path: {defect: round(p, 4) for defect, p in diagnosis.items()} for path, diagnosis in diagnoses.items()}
         print(json.dumps(rounded, indent=1))
+    tell_passed_over(found.passed_over)
     if failures:
         raise UsageError(failures[0] if len(paths) == 1 else f"{len(failures)} of {len(paths)} photographs could not be read.")
-
-
-def list_inputs(paths: list[Path]) -> list[Path]:
-    """Photographs, and those in folders, each once, in the order given; raises [`UsageError`] before any work is done."""
-    found: dict[Path, Path] = {}
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-            if not inside:
-                raise UsageError(f"{path}: holds no photographs.")
-        elif path.is_file():
-            inside = [path]
-        else:
-            raise UsageError(f"{path}: no such file or folder.")
-        for photo in inside:
-            found.setdefault(photo.resolve(), photo)
-    return list(found.values())
 
 
 def to_table(name: str, diagnosis: dict[str, float]) -> str:

@@ -11,6 +11,7 @@ from ..evaluation.metrics import DEFAULT_METRICS, METRICS
 from .common import (
     UsageError,
     adapter_options,
+    check_options,
     check_writable,
     load,
     model_options,
@@ -83,7 +84,8 @@ def run(arguments: argparse.Namespace) -> None:
             pipeline, hashes, options = None, {}, {}
         else:
             pipeline, hashes = load(arguments), weight_hashes(arguments)
-            options = pipeline_options(arguments, pipeline)
+            check_options(arguments, pipeline)
+            options = pipeline_options(arguments)
         _evaluate(arguments, suite, pipeline, metrics, others, hashes, options)
     # A folder without photographs, a file that is none, a library that is not installed.
     except (ValueError, OSError, MissingExtraError, PerceptualUnavailableError) as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .common import WorkError, one_line
@@ -12,7 +14,6 @@ from .streams import STREAM
 
 if TYPE_CHECKING:
     from ..batch import Result
-    from ..plan import Plan
 
 
 def tell(arguments: argparse.Namespace, result: Result, *, quiet: bool) -> None:
@@ -20,19 +21,24 @@ def tell(arguments: argparse.Namespace, result: Result, *, quiet: bool) -> None:
     from tqdm.auto import tqdm
 
     if arguments.json:  # with the paths as they were given, which a script can open
-        tqdm.write(json.dumps({**result.record, "input": result.job.name, "output": str(result.job.target)}))
+        tqdm.write(json.dumps({**result.record, "input": result.job.name, "output": result.job.written}))
     elif result.status != "failed" and arguments.output != STREAM:
         again = " (restored before)" if result.status == "skipped" else ""
-        tqdm.write(one_line(f"{result.job.name} -> {result.job.target}{again}"))
+        tqdm.write(one_line(f"{result.job.name} -> {result.job.written}{again}"))
     told = [f"{result.job.name}: {note}." for note in result.record.get("notes", []) if result.status == "restored"]
     for text in told if result.status != "failed" or quiet else [result.record["error"]]:
         tqdm.write(one_line(f"foundir: {text}"), file=sys.stderr)
 
 
-def conclude(plan: Plan, results: list[Result], summary: str) -> None:
+def conclude(passed_over: Mapping[str, list[Path]], results: list[Result], summary: str) -> None:
     """Tells what was passed over, and the summary. Raises [`WorkError`] if a photograph failed."""
-    for kind, files in sorted(plan.passed_over.items()):
-        print(one_line(f"foundir: passed over {len(files)} x {kind}: {files[0]}{', ...' if len(files) > 1 else ''}"), file=sys.stderr)
+    tell_passed_over(passed_over)
     if any(result.status == "failed" for result in results):
         raise WorkError(results[0].record["error"] if len(results) == 1 else summary)
     print(f"foundir: {summary}", file=sys.stderr)
+
+
+def tell_passed_over(passed_over: Mapping[str, list[Path]]) -> None:
+    """Prints a line a kind of files that are no photographs."""
+    for kind, files in sorted(passed_over.items()):
+        print(one_line(f"foundir: passed over {len(files)} x {kind}: {files[0]}{', ...' if len(files) > 1 else ''}"), file=sys.stderr)

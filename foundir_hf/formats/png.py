@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import imagecodecs
 import numpy as np
-import PIL.Image
 
 from .photograph import Metadata, PhotoError
 
@@ -119,10 +118,3 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 def is_animated(data: bytes) -> bool:
     """Whether it has frames."""
     return any(kind == b"acTL" for kind, _ in chunks(data[: 2**16]))
-
-
-def check_size(width: int, height: int) -> None:
-    """Raises [`PhotoError`] for more pixels than Pillow would open."""
-    limit = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 2**62)
-    if width * height > limit:
-        raise PhotoError(f"it has {width} x {height} pixels, the limit is {limit} of them")

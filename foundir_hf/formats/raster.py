@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import threading
 import warnings
 from typing import Any
 
@@ -12,9 +14,11 @@ from PIL import JpegImagePlugin
 
 from .colour import from_cmyk
 from .exif import with_marker, without_marker
+from .limits import Limits
 from .photograph import Metadata, Photo, PhotoError
 
 _RESOURCES = b"Photoshop 3.0\0"
+_INCH = 0.0254  # metres
 _LONGEST_SEGMENT = 65533  # bytes of a JPEG's segment behind its length
 LONGEST_PACKET = _LONGEST_SEGMENT - 29  # of EXIF or XMP in a JPEG, behind the name in front of it
 # JPEG at full chroma resolution: the model must not restore what its own file takes away. WEBP keeps colours under full transparency too.
@@ -25,12 +29,35 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def read(data: bytes) -> Photo:
+def open_picture(file: Any, limits: Limits) -> PIL.Image.Image:
+    """Pillow's picture of a file, not decoded yet. Raises [`PhotoError`] if it is too large, and whatever Pillow does."""
+    allowed = PIL.Image.MAX_IMAGE_PIXELS
+    if allowed is None or limits.megapixels * 1e6 <= 2 * allowed:
+        image = PIL.Image.open(file)
+    else:
+        with _PILLOWS_LIMIT:  # which is the whole process's
+            PIL.Image.MAX_IMAGE_PIXELS = None
+            try:
+                image = PIL.Image.open(file)
+            finally:
+                PIL.Image.MAX_IMAGE_PIXELS = allowed
+    try:
+        limits.check_pixels(*image.size)
+    except PhotoError:
+        image.close()
+        raise
+    return image
+
+
+_PILLOWS_LIMIT = threading.Lock()
+
+
+def read(data: bytes, limits: Limits) -> Photo:
     """A still picture of 8 bits, or of deeper grey. Raises [`PhotoError`], and whatever Pillow does."""
     notes = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged metadata, which are not looked at, and of large pictures
-        with PIL.Image.open(io.BytesIO(data)) as image:
+        with open_picture(io.BytesIO(data), limits) as image:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # an MPO's first frame is the photograph
                 raise PhotoError(f"has {frames} frames; only still photographs can be restored.")
@@ -38,8 +65,8 @@ def read(data: bytes) -> Photo:
             pixels, alpha = _numbers(image)
             if image.format == "MPO" or any(part.startswith(b"MPF\0") for _, part in getattr(image, "applist", ())):
                 notes.append("a second picture in it, a gain map (Ultra HDR) or a preview, cannot be kept")
-            if image.format == "BMP" and image.mode == "RGB" and data[28:30] == b"\x20\0":
-                notes.append("the fourth channel of a BMP, which may be transparency, cannot be told from padding and was dropped")
+            if image.format == "BMP" and image.mode == "RGB":
+                alpha = _padding_that_is_alpha(data, image.size)
             quantization = dict(image.quantization) if isinstance(image, JpegImagePlugin.JpegImageFile) else None
             kind = "JPEG" if image.format == "MPO" else image.format or ""
             return Photo(pixels, alpha, _metadata(image), (kind, data), quantization, tuple(notes))
@@ -84,10 +111,23 @@ def _numbers(image: PIL.Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     return np.asarray(image.convert("L" if grey else "RGB")), alpha
 
 
+def _padding_that_is_alpha(data: bytes, size: tuple[int, int]) -> np.ndarray | None:
+    """The fourth channel of a BMP whose header is too old to speak of transparency; as everywhere, all zeros are padding."""
+    (start,), (rows, _, bits, compression) = struct.unpack_from("<I", data, 10), struct.unpack_from("<iHHI", data, 22)
+    width, height = size
+    if (bits, compression) != (32, 0) or len(data) < start + 4 * width * height:
+        return None
+    alpha = np.frombuffer(data, np.uint8, 4 * width * height, start).reshape(height, width, 4)[..., 3]
+    alpha = alpha[::-1] if rows > 0 else alpha
+    return np.ascontiguousarray(alpha) if alpha.any() and alpha.min() < 255 else None
+
+
 def write(
     pixels: np.ndarray, alpha: np.ndarray | None, metadata: Metadata, kind: str, *, quality: int | None, quantization: dict | None
 ) -> bytes:
     """8-bit pixels as a file of the format `kind`. A JPEG is at least as fine as the one of `quantization`. Raises what Pillow does."""
+    if kind == "BMP" and alpha is not None:
+        return _bmp_with_alpha(pixels, alpha, metadata.dpi)
     image = PIL.Image.fromarray(pixels)
     if alpha is not None:
         image.putalpha(PIL.Image.fromarray(alpha))
@@ -113,6 +153,17 @@ def write(
     encoded = io.BytesIO()
     image.save(encoded, kind, **options)
     return encoded.getvalue()
+
+
+def _bmp_with_alpha(pixels: np.ndarray, alpha: np.ndarray, dpi: tuple[float, float] | None) -> bytes:
+    """With the header that says which channel transparency is (BITMAPV4HEADER); Pillow writes one that does not."""
+    colours = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+    rows = np.concatenate([colours[..., ::-1], alpha[..., None]], axis=2)[::-1].tobytes()
+    height, width = alpha.shape
+    density = [round(value / _INCH) for value in dpi or (0, 0)]  # pixels a metre
+    masks = (0x00FF0000, 0x0000FF00, 0x000000FF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII4I", 108, width, height, 1, 32, 3, len(rows), *density, 0, 0, *masks) + b"BGRs" + bytes(48)
+    return struct.pack("<2sIHHI", b"BM", 14 + len(header) + len(rows), 0, 0, 14 + len(header)) + header + rows
 
 
 def _is_finer(tables: dict[int, list[int]]) -> bool:

@@ -12,15 +12,15 @@ from tifffile import EXTRASAMPLE, PHOTOMETRIC
 
 from . import exif as exif_module
 from .colour import from_cmyk, from_lab
+from .limits import Limits
 from .photograph import Metadata, Photo, PhotoError
-from .png import check_size
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what cannot be read arrives as an exception, what can be is nobody's business
 _IPTC, _PHOTOSHOP, _XMP, _PROFILE = 33723, 34377, 700, 34675
 _CENTIMETRE = 3
 
 
-def read(data: bytes) -> Photo:
+def read(data: bytes, limits: Limits) -> Photo:
     """A TIFF, BigTIFFs among them, as it is told to be turned. Raises [`PhotoError`], and whatever tifffile does."""
     notes: list[str] = []
     with tifffile.TiffFile(io.BytesIO(data)) as file:
@@ -29,7 +29,7 @@ def read(data: bytes) -> Photo:
         if len(pages) != 1:
             raise PhotoError(f"has {len(pages)} frames; only still photographs can be restored.")
         (page,) = pages
-        check_size(page.imagewidth, page.imagelength)
+        limits.check_pixels(page.imagewidth, page.imagelength)
         pixels, alpha = _light(page, notes)
         tags = {tag.code: tag.value for tag in page.tags.values()}
         dpi = _dpi(page)

@@ -65,13 +65,15 @@ def test_a_bad_photograph_does_not_stop_the_others(folder, capsys):
     out, err = capsys.readouterr()
     assert str(folder / "noisy.png") in out
     assert str(folder / "deep" / "two.jpg") in out
-    first, second = err.splitlines()
+    first, second, third = err.splitlines()
     assert first.startswith(f"foundir: {folder / 'broken.png'}: cannot be read")
-    assert second == "foundir: 1 of 3 photographs could not be read."
+    assert second == f"foundir: passed over 1 x .txt: {folder / 'notes.txt'}"
+    assert third == "foundir: 1 of 3 photographs could not be read."
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("no.png", "no such file or folder"), ("notes.txt", "cannot be read"), ("empty", "holds no photographs")]
+    ("name", "said"),
+    [("no.png", "no such file or folder"), ("notes.txt", "not a photograph by its name"), ("empty", "holds no photographs")],
 )
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_what_cannot_be_diagnosed_is_told_in_one_line(folder, capsys, name, said, options):

@@ -1,0 +1,73 @@
+"""The batch engine as the options of `foundir restore` set it up."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .. import __version__
+from .common import check_options, generator, limits, load, pipeline_options, quiet_libraries, weight_hashes
+
+if TYPE_CHECKING:
+    from ..batch import Batch, Record
+    from ..plan import Plan
+
+
+def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, Record] | None) -> Batch:
+    """The engine; it loads the model when there is something to do. Raises `ValueError`.
+
+    Args:
+        arguments: Of `foundir restore`.
+        plan, records: See [`Batch`].
+    """
+    quiet_libraries()
+    from ..batch import Batch
+    from ..photo import Photo, write_photo
+
+    options = {**pipeline_options(arguments), "upscale": arguments.upscale}
+    facts = {"version": __version__, "weights": weight_hashes(arguments), "seed": arguments.seed}
+    writing = {"metadata": arguments.metadata, "quality": arguments.quality}
+    allowed, single = limits(arguments), len(plan.jobs) == 1
+    record = {
+        "software": f"foundir_hf {__version__}",
+        "checkpoint": str(arguments.checkpoint),
+        "weights": ", ".join(f"{name} {digest[:16]}" for name, digest in facts["weights"].items()),
+        "settings": json.dumps(options),
+        "seed": str(arguments.seed),
+    }
+
+    def load_model() -> Callable[[Photo], Photo]:
+        from ..deadline import stops_after
+        from ..formats.record import with_record
+        from ..photo import restore_photo
+        from ..pictures import change_map, write_picture
+
+        pipeline = load(arguments)
+        check_options(arguments, pipeline)
+        # On terminals only (`None`): a bar over the tiles of a single photograph, or that over the photographs.
+        pipeline.set_progress_bar_config(disable=None if single else True, leave=False, desc="restoring")
+        modules = [part for part in pipeline.components.values() if hasattr(part, "register_forward_pre_hook")]
+
+        def restored(photo: Photo) -> Photo:
+            with stops_after(allowed.seconds, modules, "restoring it"):
+                result = restore_photo(pipeline, photo, generator=generator(arguments), **options)
+            if arguments.change_map:
+                write_picture(change_map(photo.image, result.image), arguments.change_map)
+            if result is photo or arguments.no_record or arguments.metadata == "none":
+                return result
+            return result.changed(metadata=with_record(result.metadata, record))
+
+        return restored
+
+    return Batch(
+        plan,
+        load_model,
+        {**facts, **options, **writing, "record": not arguments.no_record},
+        write=partial(write_photo, **writing),
+        overwrite=arguments.overwrite,
+        limits=allowed,
+        records=records,
+    )

@@ -1,0 +1,66 @@
+"""`foundir restore --engine ray`: the same over many workers, with URLs as well as paths."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+from .common import UsageError, check_writable
+from .engine import make_batch
+from .results import conclude, tell
+from .streams import STREAM, read_paths
+
+
+def restore_scaled(arguments: argparse.Namespace) -> None:
+    """Restores on Ray. Raises [`UsageError`], and [`WorkError`] if some photographs failed."""
+    for name, given in (("--dry-run", arguments.dry_run), ("--change-map", arguments.change_map)):
+        if given:
+            raise UsageError(f"`{name}` is for --engine local.")
+    if STREAM in [*arguments.paths, arguments.output]:
+        raise UsageError("`-` is for --engine local.")
+    try:
+        _restore(arguments)
+    except (ValueError, OSError) as error:  # of a photograph none arrives here
+        raise UsageError(str(error)) from error
+
+
+def _restore(arguments: argparse.Namespace) -> None:
+    from tqdm.auto import tqdm
+
+    from ..files import IMAGE_SUFFIXES, is_url, remove_unfinished
+    from ..manifest import Manifest, read_records
+    from ..plan import Plan
+    from ..remote import RemoteManifest, plan_transfers
+    from ..scale import check_existing, restore_on_ray
+
+    output = str(arguments.output)
+    if Path(output).suffix.lower() in IMAGE_SUFFIXES and not Path(output).is_dir():
+        raise ValueError(f"`--output` {output} names a file; --engine ray needs a folder.")
+    listed = read_paths(arguments.files_from) if arguments.files_from else []
+    suffix = f".{arguments.format}" if arguments.format else None
+    plan = plan_transfers(arguments.paths, arguments.output, listed, suffix)
+    batch = make_batch(arguments, Plan([], Path()), {})
+    with ExitStack() as stack:
+        if is_url(output):
+            ledger = stack.enter_context(RemoteManifest(output))
+            check_existing(batch, plan.items, output, ledger.records)
+        else:
+            check_writable(Path(output))
+            check_existing(batch, plan.items, output, read_records(Path(output)))
+            ledger = stack.enter_context(Manifest(Path(output)))
+            if not ledger.join():
+                raise ValueError(f"{output}: another foundir works there; --engine ray needs the folder for itself.")
+            ledger.refresh()
+            for folder in {Path(item.target).parent for item in plan.items}:
+                remove_unfinished(folder)
+        start, results = time.monotonic(), []
+        running = restore_on_ray(batch, plan.items, output, ledger, workers=arguments.workers)
+        for result in tqdm(running, total=len(plan.items), desc="photographs", unit="photo", disable=None, leave=False):
+            results.append(result)
+            tell(arguments, result, quiet=len(plan.items) == 1)
+    counts, elapsed = Counter(result.status for result in results), tqdm.format_interval(time.monotonic() - start)
+    summary = f"{counts['restored']} of {len(results)} restored, {counts['skipped']} before, {counts['failed']} failed, in {elapsed}."
+    conclude(plan.passed_over, results, summary)
