@@ -41,6 +41,7 @@ LAYERS = {
     "training": 3,
     "demo": 4,
     "cli": 5,
+    "space": 5,  # reads settings and says what was done as the command line does, which starts it
     "": 5,  # foundir_hf/__init__.py
 }
 
@@ -136,7 +137,14 @@ def test_hub_code_has_a_suffix_of_its_own_and_is_complete():
 
 
 def test_the_space_and_the_scripts_use_the_public_names_only():
-    public = {"foundir_hf", "foundir_hf.photo", "foundir_hf.cli", "foundir_hf.training.build", "foundir_hf.training.config"}
+    public = {
+        "foundir_hf",
+        "foundir_hf.photo",
+        "foundir_hf.cli",
+        "foundir_hf.space.server",
+        "foundir_hf.training.build",
+        "foundir_hf.training.config",
+    }
     public |= {
         "foundir_hf.training.duration",
         "foundir_hf.training.loop",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from foundir_hf.interpret import EXPERTS, record_routing, without_expert
+from foundir_hf.interpret import EXPERTS, record_routing, record_stages, without_expert
 from foundir_hf.models.unet_foundir import FoundIRUNet2DConditionModel
 
 
@@ -90,3 +90,34 @@ def test_a_unet_without_a_router_is_refused_by_name(unet):
     for look in (record_routing(silent), without_expert(silent, "channel")):
         with pytest.raises(ValueError, match="`unet`"), look:
             pass
+
+
+def test_the_stages_of_a_tiled_restoration_are_kept_and_its_pixels_are_the_same(pipeline, photo):
+    options = {"tile_size": 64, "tile_overlap": 32, "num_inference_steps": 2, "tone": "always", "output_type": "pt"}
+    before = pipeline(photo, generator=torch.Generator().manual_seed(0), **options).images
+    with record_stages(pipeline) as account:
+        during = pipeline(photo, generator=torch.Generator().manual_seed(0), **options).images
+    assert torch.equal(before, during)
+    assert account.grid is not None
+    assert len(account.grid) == 2
+    assert len(account.routing) == 2 * 2  # tiles, steps
+    experts = account.expert_map()
+    assert experts.shape == (3, account.grid.height, account.grid.width)
+    torch.testing.assert_close(experts.sum(dim=0), torch.ones_like(experts[0]))
+    left = account.grid.column_spans[1][0]  # where no other tile is blended in
+    alone = torch.stack([maps[0, :, : len(experts[0]), :left] for maps in account.routing[::2]]).mean(dim=0)
+    torch.testing.assert_close(experts[:, :, :left], alone)
+    # An estimate without denoiser and tone curves is what the pipeline itself gives when it is asked for that alone.
+    alone = pipeline(photo, **{**options, "num_inference_steps": 0, "tone": "off"}).images[0]
+    assert torch.equal(account.estimate[:, : photo.height, : photo.width], (alone * 255).round().byte())
+    assert account.curves.shape[:2] == (1, 9)
+    assert "encode_lq" not in vars(pipeline)
+    assert not pipeline.tone._forward_hooks
+
+
+def test_stages_that_did_not_run_are_told_apart(pipeline, photo):
+    with record_stages(pipeline) as account:
+        pipeline(photo, num_inference_steps=0, tone="off")
+    assert account.estimate is not None
+    assert account.expert_map() is None
+    assert account.curves is None

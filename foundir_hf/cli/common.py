@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from .. import __version__
 from ..files import is_url
 from ..formats.limits import DEFAULT_LIMITS, Limits
 
@@ -186,6 +188,17 @@ def weight_hashes(arguments: argparse.Namespace) -> dict[str, str]:
         folder = find_adapter(source)
         hashes |= {f"{folder.name}:{weight:g}/{file}": digest for file, digest in checkpoint_hashes(folder).items()}
     return hashes
+
+
+def restoration_record(checkpoint: str, weights: Mapping[str, str], options: Mapping[str, Any], seed: int) -> dict[str, str]:
+    """What a restored photograph's XMP says of how it was made; `weights` are those of [`weight_hashes`], `options` the pipeline's."""
+    return {
+        "software": f"foundir_hf {__version__}",
+        "checkpoint": checkpoint,
+        "weights": ", ".join(f"{name} {digest[:16]}" for name, digest in weights.items()),
+        "settings": json.dumps(options),
+        "seed": str(seed),
+    }
 
 
 def generator(arguments: argparse.Namespace):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from .common import check_options, generator, limits, load, pipeline_options, quiet_libraries, weight_hashes
+from .common import check_options, generator, limits, load, pipeline_options, quiet_libraries, restoration_record, weight_hashes
 
 if TYPE_CHECKING:
     from ..batch import Batch, Record
@@ -31,13 +30,7 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
     facts = {"version": __version__, "weights": weight_hashes(arguments), "seed": arguments.seed}
     writing = {"metadata": arguments.metadata, "quality": arguments.quality}
     allowed, single = limits(arguments), len(plan.jobs) == 1
-    record = {
-        "software": f"foundir_hf {__version__}",
-        "checkpoint": str(arguments.checkpoint),
-        "weights": ", ".join(f"{name} {digest[:16]}" for name, digest in facts["weights"].items()),
-        "settings": json.dumps(options),
-        "seed": str(arguments.seed),
-    }
+    record = restoration_record(str(arguments.checkpoint), facts["weights"], options, arguments.seed)
 
     def load_model() -> Callable[[Photo], Photo]:
         from ..deadline import stops_after

@@ -149,7 +149,7 @@ class _ResidualBlock(nn.Module):
 
 
 def _telling(thumbnail: torch.Tensor) -> torch.Tensor:
-    """0 for flat cards, whose tones nobody can judge, 1 from a deviation of four levels of 255 on: `(B, 1)`. The densest haze leaves more."""
+    """0 for flat cards, whose tones nobody can judge, 1 from a deviation of four levels of 255 on: `(B, 1)`."""
     contrast = (thumbnail - thumbnail.mean(dim=(2, 3), keepdim=True)).square().mean(dim=(1, 2, 3)).sqrt() / 2
     return (contrast[:, None] * 255 / 2 - 1).clamp(0, 1)
 

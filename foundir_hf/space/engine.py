@@ -1,0 +1,299 @@
+"""The model behind the page: loaded while the page is up already, one photograph at a time, watched and stopped between tiles."""
+
+from __future__ import annotations
+
+import contextvars
+import importlib.util
+import re
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .limits import WAITING
+from .line import Line, Ticket
+from .settings import SEED, Settings
+
+if TYPE_CHECKING:  # the libraries take seconds to import, and the page is to be up before
+    from ..formats.photograph import Photo
+    from ..interpret import Account
+    from ..pipelines.pipeline_foundir import FoundIRPipeline
+
+# Pipelines by checkpoint, where a process that ZeroGPU forks finds them.
+_HELD: dict[str, FoundIRPipeline] = {}
+
+
+class StoppedError(Exception):
+    """The visitor has stopped the work, or left."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A restoration.
+
+    Args:
+        photo: The result, with the record of what was done in its XMP.
+        seconds: That the model took.
+        account: What its stages did.
+    """
+
+    photo: Photo
+    seconds: float
+    account: Account
+
+
+class Job:
+    """A piece of work in a thread of its own, watched by whoever started it.
+
+    Args:
+        engine: Whose line it stands in.
+        seconds: That it is expected to take.
+        work: What to do when the turn has come. It gets this job and calls `step` often, which raises [`StoppedError`] after a `cancel`.
+    """
+
+    def __init__(self, engine: Engine, seconds: float, work: Callable[[Job], Any]):
+        self.seconds, self.done, self.total, self.label = seconds, 0, 0, ""
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.ticket: Ticket = engine.line.enter(seconds)
+        self._stop, self._finished, self._work = threading.Event(), threading.Event(), work
+        # ZeroGPU tells visitors apart by what gradio keeps in the context.
+        threading.Thread(target=contextvars.copy_context().run, args=(self._run, engine), daemon=True).start()
+
+    @property
+    def elapsed(self) -> float | None:
+        """Seconds since its turn came; none before."""
+        return None if self.ticket.started is None else time.monotonic() - self.ticket.started
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self._finished.is_set()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it has been told to stop."""
+        return self._stop.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits for the end, at most `timeout` seconds; whether it has come."""
+        return self._finished.wait(timeout)
+
+    def cancel(self) -> None:
+        """Stops it at the next tile, or in the line."""
+        self._stop.set()
+
+    def step(self, done: int | None = None, total: int | None = None) -> None:
+        """Says how far the work is; raises [`StoppedError`] if nobody wants it any more."""
+        if self._stop.is_set():
+            raise StoppedError("Cancelled.")
+        if done is not None:
+            self.done = done
+        if total is not None:
+            self.total = total
+
+    def _run(self, engine: Engine) -> None:
+        try:
+            while not self.ticket.wait(0.2):
+                self.step()
+            engine.wait_until_ready(self.step)
+            self.step()
+            self.result = self._work(self)
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.ticket.leave()
+            self._finished.set()
+
+
+class Engine:
+    """Restores photographs by one checkpoint.
+
+    Args:
+        checkpoint: Bundled name, folder or Hub repository.
+        device: As torch calls it, or `auto`.
+        adapters: Folder of the server whose sub-folders are adapters; none offers none.
+    """
+
+    def __init__(self, checkpoint: str = "tiny", device: str = "auto", adapters: Path | None = None):
+        self.checkpoint, self.device, self.adapters = checkpoint, device, adapters
+        self.line = Line(WAITING)
+        self.failure: Exception | None = None
+        self._ready, self._seconds = threading.Event(), {}
+        self._hashes: dict[tuple[str, ...], dict[str, str]] = {}
+
+    def start(self, then: Callable[[], None] = lambda: None, otherwise: Callable[[], None] = lambda: None) -> None:
+        """Loads the model in a thread of its own, and then does `then`, or `otherwise` if it cannot be loaded: `failure` says why."""
+
+        def load() -> None:
+            try:
+                self._load()
+            except Exception as error:
+                self.failure = error
+            self._ready.set()
+            (then if self.failure is None else otherwise)()
+
+        threading.Thread(target=load, daemon=True, name="foundir-load").start()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the model is loaded."""
+        return self._ready.is_set() and self.failure is None
+
+    def wait_until_ready(self, step: Callable[[], None] = lambda: None) -> None:
+        """Waits for the model. Raises what loading it raised."""
+        while not self._ready.wait(0.2):
+            step()
+        if self.failure is not None:
+            raise self.failure
+
+    @property
+    def adapter_names(self) -> tuple[str, ...]:
+        """Those that the server offers."""
+        if self.adapters is None or not self.adapters.is_dir():
+            return ()
+        return tuple(sorted(folder.name for folder in self.adapters.iterdir() if (folder / "foundir_adapter.json").is_file()))
+
+    def expected_seconds(self, size: tuple[int, int], settings: Settings) -> float | None:
+        """How long a photograph of this size will take, by those before it; none if there was none yet."""
+        if settings.steps not in self._seconds and not self._seconds:
+            return None
+        # Of another number of steps: the nearest, and every step costs about half of an estimate.
+        known = min(self._seconds, key=lambda steps: abs(steps - settings.steps))
+        ratio = (2 + settings.steps) / (2 + known)
+        return self._seconds[known] * ratio * _megapixels(size) * settings.upscale(size) ** 2
+
+    def restore(self, photo: Photo, settings: Settings, step: Callable[[int, int], None]) -> Restored:
+        """Restores a photograph as the command line does, byte for byte; called by one [`Job`] at a time.
+
+        Args:
+            photo: From the package's reader.
+            settings: Checked.
+            step: Called with tiles done and in all; what it raises ends the work.
+        """
+        from ..cli.common import pipeline_options, restoration_record, weight_hashes
+        from ..formats.record import with_record
+
+        arguments = settings.arguments(self.checkpoint, self.adapters, photo.size)
+        pipeline = _HELD[self.checkpoint]
+        options = {**pipeline_options(arguments), "upscale": arguments.upscale}
+        self._use_adapters(pipeline, settings)
+        start = time.perf_counter()
+        result, account = _compute(self.checkpoint, photo, options, None if _zero_gpu() else step)
+        seconds = time.perf_counter() - start
+        if result is not photo:
+            if not photo.pixels.size < 1000:  # of next to nothing a time says nothing
+                rate = seconds / _megapixels(result.size)
+                before = self._seconds.get(settings.steps, rate)
+                self._seconds[settings.steps] = (before + rate) / 2
+            key = tuple(arguments.adapter)
+            if key not in self._hashes:
+                self._hashes[key] = weight_hashes(arguments)
+            record = restoration_record(self.checkpoint, self._hashes[key], options, SEED)
+            result = result.changed(metadata=with_record(result.metadata, record))
+        return Restored(result, seconds, account)
+
+    @cached_property
+    def experts(self) -> tuple[str, ...]:
+        """Names of the experts, in the order of the maps."""
+        from ..interpret import EXPERTS
+
+        return EXPERTS
+
+    def tone_curves(self, curves: Any, points: int = 64) -> Any:
+        """What the curves of one image make of light in [0, 1]: `(9, 3, points)`, for a raster of 3 x 3 places and for red, green, blue."""
+        import torch
+        import torch.nn.functional as F
+
+        tone: Any = _HELD[self.checkpoint].tone
+        places = F.adaptive_avg_pool2d(curves.float(), 3)[0].flatten(1).T[:, :, None, None]  # (9, 9, 1, 1)
+        ramp = torch.linspace(-1, 1, points).expand(9, 3, 1, points)
+        with torch.no_grad():
+            return ((tone.apply_curves(ramp, places) + 1) / 2)[:, :, 0].clamp(0, 1).numpy()
+
+    def _load(self) -> None:
+        from ..cli.common import pick_device, quiet_libraries
+        from ..hub import load_pipeline
+
+        quiet_libraries()
+        device = "cuda" if _zero_gpu() else pick_device(self.device)
+        _HELD[self.checkpoint] = load_pipeline(self.checkpoint, device=device)
+
+    def _use_adapters(self, pipeline: FoundIRPipeline, settings: Settings) -> None:
+        """Those of the settings, and no others."""
+        from ..adapters.files import load_adapter
+
+        loaded = {name for names in pipeline.get_list_adapters().values() for name in names}
+        weights = {}
+        for name, weight in settings.adapters:
+            known = "page_" + re.sub(r"\W", "_", name)  # a dot would divide the name in two
+            weights[known] = weight
+            if known not in loaded:
+                load_adapter(pipeline, Path(self.adapters or "") / name, known)
+        loaded = sorted({name for names in pipeline.get_list_adapters().values() for name in names})
+        if loaded:
+            pipeline.set_adapters(loaded, [weights.get(name, 0.0) for name in loaded])
+
+
+def _megapixels(size: tuple[int, int]) -> float:
+    return size[0] * size[1] / 1e6
+
+
+def _zero_gpu() -> bool:
+    """Whether this is a Space whose GPU is lent for a call at a time."""
+    if importlib.util.find_spec("spaces") is None:
+        return False
+    import spaces  # pyright: ignore[reportMissingImports]
+
+    return bool(spaces.config.Config.zero_gpu)
+
+
+def _on_gpu(function: Callable) -> Callable:
+    """With a GPU lent for the call, where Hugging Face lends them; elsewhere the function itself."""
+    if importlib.util.find_spec("spaces") is None:
+        return function
+    import spaces  # pyright: ignore[reportMissingImports]
+
+    return spaces.GPU(duration=120)(function)
+
+
+@_on_gpu
+def _compute(held: str, photo: Photo, options: dict[str, Any], step: Callable[[int, int], None] | None) -> tuple[Photo, Account]:
+    """The restoration itself. `step` cannot go to another process, so under ZeroGPU there is none."""
+    import torch
+
+    from ..interpret import record_stages
+    from ..photo import restore_photo
+
+    pipeline = _HELD[held]
+    pipeline.progress_bar = partial(_Bar, step)
+    try:
+        with record_stages(pipeline) as account:
+            result = restore_photo(pipeline, photo, generator=torch.Generator().manual_seed(SEED), **options)
+    finally:
+        pipeline.maybe_free_model_hooks()
+    return result, account
+
+
+class _Bar(AbstractContextManager):
+    """The pipeline's progress bar. Stopping here, between tiles of any stage, leaves nothing half done: `interrupt` would first finish
+    the picture, encoder and decoder over all tiles, which nobody waits for any more."""
+
+    def __init__(self, step: Callable[[int, int], None] | None, total: int):
+        self.step, self.done, self.total = step, 0, total
+        self._tell()
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
+    def update(self) -> None:
+        self.done += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.step is not None:
+            self.step(self.done, self.total)

@@ -1,0 +1,247 @@
+"""What happens on the page, without its layout: from what a visitor sent to what they are shown."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from ..formats.photograph import Photo, PhotoError
+from . import markup, pictures
+from .engine import Engine, Job, Restored, StoppedError
+from .examples import EXAMPLES
+from .limits import check_result, check_upload
+from .line import LineFullError
+from .settings import SettingError, Settings
+from .visitors import Visitor, Visitors
+
+_OUT_OF_MEMORY = "This photo takes more memory than the server has left; try it without enlargement, or a smaller one."
+
+
+@contextmanager
+def told(*paths: str | None) -> Iterator[None]:
+    """Turns what a visitor can cause into `gr.Error`, which a page and a program are shown; where the server keeps a file is not told."""
+    try:
+        yield
+    except gr.Error:
+        raise
+    except Exception as error:
+        title, text = explain(error)
+        for path in filter(None, paths):
+            text = text.replace(str(path), Path(path).name)
+        known = title != "Error"
+        raise gr.Error(html.escape(text, quote=False), title=title, print_exception=not known) from error
+
+
+def explain(error: BaseException) -> tuple[str, str]:
+    """The type and the words of what went wrong."""
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        return "OutOfMemory", _OUT_OF_MEMORY
+    for kind, title in ((PhotoError, "PhotoError"), (SettingError, "SettingError"), (LineFullError, "Busy"), (StoppedError, "Cancelled")):
+        if isinstance(error, kind):
+            return title, str(error)
+    if isinstance(error, ValueError):  # of an adapter that does not fit, say
+        return "SettingError", str(error)
+    return "Error", "Something went wrong on the server; it has been written to its log."
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A restoration, as files and facts for the page.
+
+    Args:
+        restored: From the engine.
+        file: The download.
+        notes: What could not be kept, one line each.
+        before, after: Previews of one size, for the slider.
+        size: Width and height of the result.
+        kept: Whether it was there already: an example.
+    """
+
+    restored: Restored
+    file: Path
+    notes: tuple[str, ...]
+    before: str
+    after: str
+    size: tuple[int, int]
+    kept: bool
+
+
+def read_photo(path: str | Path) -> Photo:
+    """[`~foundir_hf.photo.read_photo`], which brings torch: the page is up before."""
+    from ..photo import read_photo as read
+
+    return read(path)
+
+
+class Desk:
+    """Serves visitors.
+
+    Args:
+        engine: That restores.
+        visitors: Who is there.
+    """
+
+    def __init__(self, engine: Engine, visitors: Visitors):
+        self.engine, self.visitors = engine, visitors
+        self._kept: dict[tuple[str, Settings], Restored] = {}  # of the examples
+
+    def warm_up(self) -> None:
+        """Restores the examples while nobody is waiting: they are shown at once then, and how long a photograph takes is known."""
+        from ..diagnosis import load_classifier
+
+        load_classifier()
+        for example in EXAMPLES:
+            photo = read_photo(example.path)
+            try:
+                job = Job(self.engine, 1.0, lambda job, photo=photo: self.engine.restore(photo, Settings(), job.step))
+            except LineFullError:
+                return
+            job.wait()
+            if job.error is None:
+                self._kept[example.task, Settings()] = job.result
+
+    def accept(self, path: str, visitor: Visitor) -> Photo:
+        """Reads a photograph that was put on the page. Raises [`PhotoError`]."""
+        visitor.uploads.add(path)
+        check_upload(path)
+        photo = read_photo(path)
+        visitor.source, visitor.shown = path, path
+        if Path(path).suffix.lower() not in pictures.SHOWN_AS_THEY_ARE:
+            visitor.shown = pictures.preview(photo, visitor.room(), Path(path).stem)
+        return photo
+
+    def diagnose(self, path: str) -> tuple[dict[str, float], tuple[int, int]]:
+        """Probabilities of defects, the likeliest first, and the photograph's size. Raises [`PhotoError`]."""
+        from ..diagnosis import diagnose
+
+        check_upload(path)
+        photo = read_photo(path)
+        self.engine.wait_until_ready()
+        return diagnose(photo.image.convert("RGB")), photo.size
+
+    def begin(self, path: str, settings: Settings, visitor: Visitor) -> Job:
+        """Puts a photograph into the line. Raises [`PhotoError`], [`SettingError`], [`LineFullError`]."""
+        visitor.uploads.add(path)
+        check_upload(path)
+        photo = read_photo(path)
+        check_result(photo.size, settings.upscale(photo.size))
+        room, example = visitor.room(), visitor.example if path == visitor.source else None
+
+        def work(job: Job) -> Finished:
+            from ..photo import write_photo
+
+            kept = self._kept.get((example, settings)) if example else None
+            restored = kept or self.engine.restore(photo, settings, job.step)
+            if example and settings == Settings():
+                self._kept[example, settings] = restored
+            job.label = "writing"
+            file = room / settings.name_of(path)
+            notes = write_photo(restored.photo, file, quality=settings.quality)
+            job.step()
+            size = restored.photo.size
+            before, after = pictures.preview(photo, room, "before", size), pictures.preview(restored.photo, room, "after")
+            return Finished(restored, file, (*photo.notes, *notes), before, after, size, kept is not None)
+
+        return Job(self.engine, self.engine.expected_seconds(photo.size, settings) or 1.0, work)
+
+    def expectation(self, size: tuple[int, int], settings: Settings) -> str:
+        """What a visitor is told before they start."""
+        try:
+            upscale = settings.upscale(size)
+            check_result(size, upscale)
+        except ValueError as error:
+            return markup.note(str(error), "bad")
+        seconds = self.engine.expected_seconds(size, settings)
+        result = " x ".join(str(round(side * upscale)) for side in size)
+        if seconds is None:
+            told = "The model is being loaded; how long it takes is known after its first photo."
+        else:
+            told = f"Takes about {markup.duration(seconds)} here"
+            waiting = self.engine.line.seconds
+            told += f", after about {markup.duration(waiting)} of other visitors' photos." if waiting >= 1 else "."
+        return markup.note(f"Result: {result} pixels. {told}")
+
+    def how_far(self, job: Job) -> tuple[float, str]:
+        """The share that is done, and words for it."""
+        if not self.engine.is_ready:
+            return 0.0, "The model is being loaded. This takes some seconds after the server's start."
+        if job.elapsed is None:
+            ahead, seconds = self.engine.line.ahead(job.ticket)
+            others = "1 photo is" if ahead == 1 else f"{ahead} photos are"
+            return (
+                0.0,
+                f"Waiting: {others} before yours. It starts in about {markup.duration(seconds)} and takes {markup.duration(job.seconds)}.",
+            )
+        if job.label == "writing":
+            return 0.98, "Writing the file at full quality…"
+        by_time = min(job.elapsed / max(job.seconds, 0.1), 0.95)
+        if not job.total:
+            return by_time, "Starting…"
+        share = max(job.done / job.total, by_time) if job.seconds > 1.5 else job.done / job.total
+        # As fast as it has been so far; before the second tile, as fast as photographs were before it.
+        left = job.elapsed / job.done * (job.total - job.done) if job.done > 1 else job.seconds - job.elapsed
+        return min(share, 0.97), f"Restoring: {job.done} of {job.total} tile steps, about {markup.duration(left)} left."
+
+    def account(self, finished: Finished, path: str) -> dict[str, Any]:
+        """What was done, for the page: paths of the pictures `changes` and `experts`, of the pair `estimate`, and HTML, `crops`,
+        `legend` and `curves`; none where there is nothing to show."""
+        photo, account, after = read_photo(path), finished.restored.account, finished.restored.photo
+        room = finished.file.parent
+
+        def kept(picture: Image.Image, name: str, suffix: str = ".png") -> str:
+            picture.save(room / f"{name}{suffix}", quality=92)
+            return str(room / f"{name}{suffix}")
+
+        estimate = experts = None
+        if account.estimate is not None:
+            estimate = account.estimate[:, : finished.size[1], : finished.size[0]].permute(1, 2, 0).numpy()
+        weights = account.expert_map()
+        if weights is None or account.grid is None or account.estimate is None:
+            legend = markup.note("The denoiser did not run: the fast preset is the first estimate alone.")
+        else:
+            scale = round(account.estimate.shape[2] / account.grid.width)
+            width, height = (-(-side // scale) for side in finished.size)
+            picture, shares = pictures.experts(weights, (width, height))
+            experts, legend = kept(picture, "experts"), markup.legend(self.engine.experts, shares)
+        if account.curves is None:
+            curves = markup.note("The tone curves were off.")
+        elif not account.curves.any():
+            curves = markup.note("The tone curves looked, and left exposure, haze and colour as they were.")
+        else:
+            curves = markup.curves(self.engine.tone_curves(account.curves))
+        pair = None
+        if estimate is not None:
+            first = kept(pictures.small(Image.fromarray(estimate)), "estimate", ".jpg")
+            pair = first, kept(pictures.small(after.image.convert("RGB")), "finished", ".jpg")
+        return {
+            "changes": kept(pictures.changes(photo, after), "changes"),
+            "experts": experts,
+            "legend": legend,
+            "curves": curves,
+            "estimate": pair,
+            "crops": markup.full_size(kept(pictures.crops(photo, estimate, after), "crops"), "Where it changed most, pixel by pixel"),
+        }
+
+    def summary(self, finished: Finished, settings: Settings) -> str:
+        """What a visitor is told of a finished photograph."""
+        photo = finished.restored.photo
+        depth = "floating point" if photo.pixels.dtype.kind == "f" else f"{8 * photo.pixels.dtype.itemsize} bits a channel"
+        when = " when the server started" if finished.kept else ""
+        text = f"Done in {finished.restored.seconds:.1f} s{when}: {finished.size[0]} x {finished.size[1]} pixels, read with {depth}."
+        return markup.note(text, "good") + "".join(markup.note(f"{line}.") for line in finished.notes)
+
+
+def follow(job: Job, each: Callable[[], object], poll: float = 0.2) -> Any:
+    """Waits for a job, calling `each` meanwhile; its result, or what it raised."""
+    while not job.wait(poll):
+        each()
+    if job.error is not None:
+        raise job.error
+    return job.result

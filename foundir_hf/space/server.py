@@ -1,0 +1,105 @@
+"""Runs the page: a private folder for everybody's files, the model loaded beside, all of it gone at the end."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+# Whatever else a process does with gradio: the page calls nobody.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+
+def model_card() -> str:
+    """Of the bundled checkpoint: beside the package in a checkout and in a Space."""
+    card = Path(__file__).parents[2] / "model_card.md"
+    if card.is_file():
+        return card.read_text(encoding="utf-8")
+    return "The model card is at [github.com/foundir-hf/foundir_hf](https://github.com/foundir-hf/foundir_hf)."
+
+
+def serve(
+    checkpoint: str = "tiny",
+    *,
+    device: str = "auto",
+    adapters: str | Path | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    open_browser: bool = False,
+) -> None:
+    """Shows the page until Ctrl-C or SIGTERM.
+
+    Args:
+        checkpoint: Bundled name, folder or Hub repository.
+        device: As torch calls it, or `auto`.
+        adapters: Folder whose sub-folders are the adapters that visitors may choose.
+        host: Address to listen on; left out, this machine only, or what `GRADIO_SERVER_NAME` says.
+        port: Left out, 7860 or the next that is free, or what `GRADIO_SERVER_PORT` says.
+        open_browser: Open the page too.
+
+    Raises:
+        OSError: If the port is taken.
+        ValueError: If the checkpoint cannot be loaded.
+    """
+    # Gradio's own folder too, so that one folder holds all that visitors sent and got. Set before gradio makes components.
+    root = Path(tempfile.mkdtemp(prefix="foundir-", dir=os.environ.get("GRADIO_TEMP_DIR") or None)).resolve()
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    os.environ["GRADIO_TEMP_DIR"] = str(root)
+    stop = threading.Event()
+    old = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    page = None
+    try:
+        page = _page(checkpoint, device, adapters, root)
+        page.app.launch(
+            server_name=host, server_port=port, inbrowser=open_browser, prevent_thread_lock=True, share=False, **launch_options()
+        )
+        # After the page is up: it waits for the model, and visitors need not.
+        page.engine.start(then=page.desk.warm_up, otherwise=stop.set)
+        stop.wait()
+        if page.engine.failure is not None:
+            raise page.engine.failure
+    finally:
+        if page is not None:
+            page.visitors.close()
+            page.app.close(verbose=False)
+        shutil.rmtree(root, ignore_errors=True)
+        if before is None:
+            os.environ.pop("GRADIO_TEMP_DIR", None)
+        else:
+            os.environ["GRADIO_TEMP_DIR"] = before
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def launch_options() -> dict[str, Any]:
+    """Gradio's, the same wherever the page runs."""
+    from .limits import UPLOAD_MEGABYTES
+    from .theme import theme
+
+    return {
+        "theme": theme(),
+        "head": f"<style>{(Path(__file__).parent / 'outer.css').read_text(encoding='utf-8')}</style>",
+        "css_paths": Path(__file__).parent / "page.css",
+        "max_file_size": UPLOAD_MEGABYTES * 1_000_000,
+        "ssr_mode": False,
+        "footer_links": ["api", "settings"],
+        # A tool for language models as well, where gradio has what it needs for it: `pip install 'gradio[mcp]'`.
+        "mcp_server": importlib.util.find_spec("mcp") is not None,
+    }
+
+
+def _page(checkpoint: str, device: str, adapters: str | Path | None, root: Path) -> Any:
+    from .engine import Engine
+    from .limits import WAITING
+    from .page import Page
+    from .visitors import Visitors
+
+    engine = Engine(checkpoint, device, Path(adapters) if adapters else None)
+    page = Page(engine, Visitors(root), model_card())
+    page.app.queue(max_size=4 * WAITING, default_concurrency_limit=8)
+    return page

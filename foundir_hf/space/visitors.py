@@ -1,0 +1,107 @@
+"""Who is on the page: each with files and a job of their own, both gone when they leave, and all of them when the server stops."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .engine import Job
+
+# Results that are kept of a visitor: a program may fetch one while it asks for the next.
+_KEPT = 8
+
+
+@dataclass
+class Visitor:
+    """One open page, or one program.
+
+    Args:
+        folder: Theirs alone; its name cannot be guessed.
+        job: What is done for them now.
+        source: The photograph as it was uploaded.
+        shown: What the page shows of it, if that is another file.
+        example: Its name, if it is one of ours.
+        message: To be shown when the photograph is gone.
+        uploads: Files that the page has been sent.
+    """
+
+    folder: Path
+    job: Job | None = None
+    source: str | None = None
+    shown: str | None = None
+    example: str | None = None
+    message: str | None = None
+    uploads: set[str] = field(default_factory=set)
+    results: deque[Path] = field(default_factory=deque)
+
+    def room(self) -> Path:
+        """A new folder for a result; the oldest one goes."""
+        while len(self.results) >= _KEPT:
+            shutil.rmtree(self.results.popleft(), ignore_errors=True)
+        room = self.folder / secrets.token_urlsafe(12)
+        room.mkdir(parents=True)
+        self.results.append(room)
+        return room
+
+    def stop(self) -> None:
+        """Ends what is done for them."""
+        if self.job is not None:
+            self.job.cancel()
+            self.job = None
+
+
+class Visitors:
+    """All of them.
+
+    Args:
+        root: Folder of the files; below gradio's own, so that gradio serves them and makes no copies.
+    """
+
+    def __init__(self, root: Path):
+        self.root, self._visitors, self._lock = root, {}, threading.Lock()
+
+    def of(self, session: str | None) -> Visitor:
+        """By gradio's session, which a page has as long as it is open."""
+        with self._lock:
+            if session not in self._visitors:
+                self._visitors[session] = Visitor(self.root / secrets.token_urlsafe(16))
+            return self._visitors[session]
+
+    def leave(self, session: str | None) -> None:
+        """Stops a visitor's work and deletes their files. An upload that somebody else has sent too, byte for byte, stays for them."""
+        with self._lock:
+            visitor = self._visitors.pop(session, None)
+            if visitor is None:
+                return
+            shared = set().union(*(other.uploads for other in self._visitors.values()))
+        visitor.stop()
+        shutil.rmtree(visitor.folder, ignore_errors=True)
+        for upload in visitor.uploads - shared:
+            _remove(upload, self.root)
+
+    def forget(self, visitor: Visitor, upload: str) -> None:
+        """Deletes an upload that a visitor has replaced."""
+        with self._lock:
+            visitor.uploads.discard(upload)
+            if any(upload in other.uploads for other in self._visitors.values()):
+                return
+        _remove(upload, self.root)
+
+    def close(self) -> None:
+        """Stops everybody's work."""
+        for session in list(self._visitors):
+            self.leave(session)
+
+    def __len__(self) -> int:
+        return len(self._visitors)
+
+
+def _remove(upload: str, root: Path) -> None:
+    """A file that gradio keeps in a folder of its own."""
+    path = Path(upload)
+    if path.resolve().is_relative_to(root.resolve()):
+        path.unlink(missing_ok=True)
