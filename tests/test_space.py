@@ -100,8 +100,8 @@ def answers(url: str) -> bool:
 
 
 def files_of_visitors(server) -> set[str]:
-    """Names of all files that the server holds."""
-    return {path.name for path in server[1].rglob("*") if path.is_file() and path.name != "log"}
+    """Names of all files that the server holds. `walk` passes over folders that vanish meanwhile."""
+    return {name for _, _, names in os.walk(server[1]) for name in names} - {"log"}
 
 
 def eventually(holds) -> None:
