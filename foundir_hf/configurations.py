@@ -54,7 +54,7 @@ def _small(
 
 CONFIGURATIONS: dict[str, dict[str, dict[str, Any]]] = {
     "nano": _small((8, 16, 32), (1, 1, 1), (16, 32, 32), 8, sample_size=8),
-    "tiny": _small((32, 64, 128), (2, 3, 6), (48, 160, 256), 48, sample_size=16),
+    "tiny": _small((32, 64, 128), (2, 3, 8), (48, 160, 256), 48, sample_size=16),
     "sdxl": {
         "vae": {
             "down_block_types": ("DownEncoderBlock2D",) * 4,

@@ -47,11 +47,11 @@ def test_every_python_snippet_runs(workplace):
 def test_every_foundir_command_runs(workplace, capsys):
     lines = [line.split("#")[0] for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(line.split("foundir", 1)[1]) for line in lines if line.startswith(".venv/bin/foundir")]
-    verbs = ["restore", "restore", "restore", "info", "diagnose", "tasks", "degrade", "adapt", "restore", "evaluate", "evaluate"]
+    verbs = ["restore", "restore", "restore", "info", "diagnose", "tasks", "degrade", "adapt", "restore", "serve", "evaluate", "evaluate"]
     assert [command[0] for command in commands] == verbs
     for command in commands:
         build_parser().parse_args(command)
-        if command[0] in ("evaluate", "adapt") or "--adapter" in command:  # minutes; tests/cli has them
+        if command[0] in ("evaluate", "adapt", "serve") or "--adapter" in command:  # minutes; tests/cli has them
             continue
         assert main([*command, *(["--overwrite"] if command[0] == "restore" else [])]) == 0, capsys.readouterr().err
     assert Path("restored/beach/a.png").is_file()
