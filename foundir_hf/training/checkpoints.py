@@ -28,7 +28,7 @@ class Progress:
         samples: Pairs learnt from in all stages.
         skipped: Updates that were skipped in all stages because a loss or gradient was not finite; `skipped_in_a_row` up to this step.
         loss: Smoothed.
-        seconds: That the stage took so far.
+        seconds: That the stage took so far, where it goes by the clock.
     """
 
     stage: int = 0

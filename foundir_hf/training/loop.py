@@ -199,7 +199,9 @@ def train(
                     schedule.step()
                     ema.step(trainable)
                 optimizer.zero_grad(set_to_none=True)
-                progress.step, progress.seconds = step + 1, duration.spent
+                progress.step = step + 1
+                if duration.seconds is not None:  # or else a resumed run would not write what an uninterrupted one does
+                    progress.seconds = duration.spent
                 progress.samples += stage.batch_size
                 progress.skipped += broken
                 progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if broken else 0
