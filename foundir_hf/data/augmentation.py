@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 
 from .degradations.haze import haze
 from .degradations.illumination import color_cast, fading, low_light, over_exposure
-from .degradations.sampling import chance, integer, log_uniform, normal, to_linear, to_srgb, uniform
+from .degradations.sampling import chance, fine_detail, integer, log_uniform, normal, to_linear, to_srgb, uniform
 from .degradations.scene import underwater
 
 # What tone curves mend. Darkness without its noise, which is not theirs.
@@ -25,18 +24,14 @@ class Augmentation:
         tone: Share that gets another tone, see [`tone_jitter`].
         texture: Share that gets another texture, see [`texture_jitter`].
         whole: Share that is hazy, dark or of a wrong colour as a whole, see [`whole_jitter`].
-        flat: Share that becomes a flat card or a gradient, see [`flat_jitter`].
     """
 
     tone: float = 0.0
     texture: float = 0.0
     whole: float = 0.0
-    flat: float = 0.0
 
     def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """`(batch, 3, height, width)` in [0, 1], before and after."""
-        if self.flat:
-            images = flat_jitter(images, generator, share=self.flat)
         if self.tone:
             images = tone_jitter(images, generator, share=self.tone)
         if self.texture:
@@ -103,8 +98,7 @@ def texture_jitter(
         sharpness: How much of the detail below 3 pixels is added (unsharp masking); negative takes it away.
         grain: Deviation of white noise in luma, in grey levels of 255.
     """
-    detail = images - F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
-    crisper = images + uniform(images, generator, *sharpness) * detail
+    crisper = images + uniform(images, generator, *sharpness) * fine_detail(images)
     images = torch.where(chance(images, generator, share), crisper, images)
     noise = uniform(images, generator, *grain) / 255 * normal(images, generator, channels=1)
     return (images + torch.where(chance(images, generator, share), noise, torch.zeros_like(noise))).clamp(0, 1)
@@ -123,16 +117,3 @@ def whole_jitter(images: torch.Tensor, generator: torch.Generator, *, share: flo
         if (members := (hit & (kinds == kind)).nonzero().flatten()).numel():
             images[members] = recipe(images[members], generator)
     return images
-
-
-def flat_jitter(images: torch.Tensor, generator: torch.Generator, *, share: float) -> torch.Tensor:
-    """Makes a `share` of the images flat: cards of their mean colour, and smooth gradients between the colours of their corners.
-
-    Such a picture tells nothing of how bright it ought to be, and graphics are full of them. Without it, tone curves made a grey card of
-    90 one of 184.
-    """
-    size = images.shape[2:]
-    card = images.mean(dim=(2, 3), keepdim=True).expand_as(images)
-    gradient = F.interpolate(F.adaptive_avg_pool2d(images, 2), size=size, mode="bilinear", align_corners=True)
-    flat = torch.where(chance(images, generator, 0.5), card, gradient)
-    return torch.where(chance(images, generator, share), flat, images)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from foundir_hf.data.augmentation import Augmentation, flat_jitter, texture_jitter, tone_jitter, whole_jitter
+from foundir_hf.data.augmentation import Augmentation, texture_jitter, tone_jitter, whole_jitter
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -88,15 +88,3 @@ def test_whole_jitter_changes_its_share_as_tone_curves_could():
     assert jittered.min() >= 0
     assert jittered.max() <= 1
     assert torch.equal(Augmentation(whole=0.4)(images, seeded()), jittered)
-
-
-def test_flat_pictures_have_the_colour_of_the_image_and_no_detail():
-    images = ramp(400) + 0.02 * torch.rand(400, 3, 8, 32, generator=seeded())
-    flat = flat_jitter(images, seeded(), share=0.5)
-    changed = (flat != images).flatten(1).any(dim=1)
-    assert 0.4 < changed.float().mean() < 0.6
-    cards = flat[changed].flatten(2).std(dim=2).amax(dim=1) < 1e-6
-    assert 0.3 < cards.float().mean() < 0.7
-    torch.testing.assert_close(flat[changed][cards][:, :, 0, 0], images[changed][cards].mean(dim=(2, 3)))
-    assert flat[changed].diff(dim=3).diff(dim=3).abs().max() < 1e-5  # a gradient bends nowhere
-    assert torch.equal(Augmentation(flat=0.5)(images, seeded()), flat)

@@ -15,14 +15,6 @@ from foundir_hf.space.line import LineFullError
 from foundir_hf.space.settings import Settings
 
 
-@pytest.fixture(scope="module")
-def engine(checkpoint):
-    engine = Engine(str(checkpoint), "cpu")
-    engine.start()
-    engine.wait_until_ready()
-    return engine
-
-
 def large(path, width=2100, height=1100):
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)

@@ -13,16 +13,8 @@ from foundir_hf.cli import main
 from foundir_hf.formats.photograph import PhotoError
 from foundir_hf.space import batch
 from foundir_hf.space.batch import BatchWork, gather
-from foundir_hf.space.engine import Engine, StoppedError
+from foundir_hf.space.engine import StoppedError
 from foundir_hf.space.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def engine(checkpoint):
-    engine = Engine(str(checkpoint), "cpu")
-    engine.start()
-    engine.wait_until_ready()
-    return engine
 
 
 def pack(path, entries):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from .blur import filter_planes, gaussian_psf
 from .compression import jpeg
-from .sampling import chance, log_uniform, normal, poisson, to_linear, to_srgb, uniform
+from .sampling import chance, fine_detail, log_uniform, normal, poisson, to_linear, to_srgb, uniform
 
 
 def gaussian_noise(
@@ -31,7 +31,7 @@ def camera_noise(
     Demosaicking and in-camera filters smear it, so a share `chroma` of it is averaged over 3x3 neighbours, which makes blotches of colour.
     """
     linear = to_linear(images)
-    deviation = (log_uniform(images, generator, *shot) * linear + log_uniform(images, generator, *read) ** 2).sqrt()
+    deviation = _shot_and_read(linear, generator, shot, read)
     white = normal(images, generator)
     blotches = torch.nn.functional.avg_pool2d(white, 3, stride=1, padding=1, count_include_pad=False) * 3
     share = uniform(images, generator, *chroma)
@@ -62,15 +62,13 @@ def phone_noise(
         sharpness: Of the camera's unsharp mask.
         quality: Of its JPEG.
     """
-    linear = to_linear(images)
-    deviation = (log_uniform(images, generator, *shot) * linear + log_uniform(images, generator, *read) ** 2).sqrt()
+    deviation = _shot_and_read(to_linear(images), generator, shot, read)
     bright, colored = (_grains(images, generator, size=size, channels=n) for size, n in ((grain, 1), (blotch, 3)))
     noise = bright + uniform(images, generator, 0.0, 0.8) * (colored - colored.mean(dim=1, keepdim=True))
-    detail = images - F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
-    smooth = to_linear((images - uniform(images, generator, *smoothing) * detail).clamp(0, 1))
+    smooth = to_linear((images - uniform(images, generator, *smoothing) * fine_detail(images)).clamp(0, 1))
     noisy = to_srgb(smooth + deviation * noise)
-    edges = noisy - F.avg_pool2d(noisy, 3, stride=1, padding=1, count_include_pad=False)
-    return jpeg((noisy + uniform(images, generator, *sharpness) * edges).clamp(0, 1), generator, quality=quality)
+    sharpened = (noisy + uniform(images, generator, *sharpness) * fine_detail(noisy)).clamp(0, 1)
+    return jpeg(sharpened, generator, quality=quality)
 
 
 def poisson_noise(images: torch.Tensor, generator: torch.Generator, *, peak: tuple[float, float] = (12, 400)) -> torch.Tensor:
@@ -167,6 +165,11 @@ def banding_noise(
     rows, columns = offsets[:, :, : images.shape[2], None], offsets[:, :, None, : images.shape[3]]
     offsets = torch.where(chance(images, generator, 0.7), rows, columns)
     return to_srgb(to_linear(images) + log_uniform(images, generator, *strength) * offsets)
+
+
+def _shot_and_read(linear: torch.Tensor, generator: torch.Generator, shot: tuple[float, float], read: tuple[float, float]) -> torch.Tensor:
+    """Deviation of a sensor's noise at every pixel of linear light, see [`camera_noise`]."""
+    return (log_uniform(linear, generator, *shot) * linear + log_uniform(linear, generator, *read) ** 2).sqrt()
 
 
 def _grains(images: torch.Tensor, generator: torch.Generator, *, size: tuple[float, float], channels: int) -> torch.Tensor:

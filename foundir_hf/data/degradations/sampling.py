@@ -40,6 +40,11 @@ def to_srgb(linear: torch.Tensor) -> torch.Tensor:
     return linear.clamp(0, 1) ** (1 / 2.2)
 
 
+def fine_detail(images: torch.Tensor) -> torch.Tensor:
+    """What 3x3 neighbours do not share, of the images' shape: the images minus their local mean."""
+    return images - F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+
+
 def integer(images: torch.Tensor, generator: torch.Generator, low: int, high: int) -> torch.Tensor:
     """One whole number per image, uniform in low, ..., high: `(batch, 1, 1, 1)`, as floating point."""
     return uniform(images, generator, low, high + 1).floor().clamp(max=high)
