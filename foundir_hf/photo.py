@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from .files import write_whole
-from .formats import exif, heif, png, raster, raw, tiff
+from .formats import exif, heif, jpeg, png, raster, raw, resources, tiff, xmp
 from .formats.limits import DEFAULT_LIMITS, Limits
 from .formats.names import WRITERS
 from .formats.photograph import Metadata, Photo, PhotoError, as_light, as_type
@@ -29,7 +29,7 @@ _WITHOUT_ALPHA = frozenset({"JPEG"})
 # Which parts of the metadata a format holds.
 _HELD = {
     "BMP": {"dpi"},
-    "JPEG": {"exif", "icc_profile", "xmp", "iptc", "dpi", "comment"},
+    "JPEG": {"exif", "icc_profile", "xmp", "iptc", "dpi", "comment", "segments"},
     "PNG": {"exif", "icc_profile", "xmp", "dpi", "chunks"},
     "TIFF": {"exif", "icc_profile", "xmp", "iptc", "dpi"},
     "WEBP": {"exif", "icc_profile", "xmp"},
@@ -77,12 +77,13 @@ def _decoded(data: bytes, limits: Limits) -> Photo:
         limits.check_pixels(width, height)
         if png.is_animated(data):
             raise PhotoError("has several frames; only still photographs can be restored.")
-        if depth == 16:
-            pixels, alpha = png.read_deep(data)
+        if depth == 16 or not png.is_interlaced(data):
+            pixels, alpha = png.read_pixels(data)
         else:
             shallow = raster.read(data, limits)
             pixels, alpha = shallow.pixels, shallow.alpha
-        photo = Photo(pixels, alpha, png.read_metadata(data), ("PNG", data))
+        metadata, notes = png.read_metadata(data)
+        photo = Photo(pixels, alpha, metadata, ("PNG", data), notes=notes)
     else:
         photo = _reader(data)(data, limits)
     if photo.pixels.size == 0:
@@ -184,26 +185,41 @@ def _held(photo: Photo, kind: str, keep: str) -> tuple[Metadata, list[str]]:
     """The metadata that are wanted and that a format holds, true of the picture as it is now; and the names of those that it does not."""
     metadata = photo.metadata
     if keep == "none":
-        metadata = Metadata(icc_profile=metadata.icc_profile, chunks=tuple(c for c in metadata.chunks if c[0] not in _TEXT))
-    elif metadata.exif is not None:
+        metadata = Metadata(icc_profile=metadata.icc_profile, chunks=tuple(c for c in metadata.chunks if c[0] in _COLOURS))
+    if keep == "strip-gps":
+        # Segments of cameras may hold the place in ways that nobody documents.
+        metadata = replace(metadata, chunks=tuple(c for c in metadata.chunks if not png.says_place(c)), segments=())
+    if metadata.exif is not None:
         metadata = replace(metadata, exif=exif.edited(metadata.exif, photo.size, keep_gps=keep == "keep"))
-    if keep == "strip-gps" and metadata.xmp and b"GPS" in metadata.xmp:
-        metadata = replace(metadata, xmp=None)
-    named = {"exif": "EXIF", "icc_profile": "colour profile", "xmp": "XMP", "iptc": "IPTC", "dpi": "dpi", "comment": "comment"}
-    absent = [name for name in (*named, "chunks") if name not in _HELD[kind] and getattr(metadata, name)]
+    if metadata.xmp is not None:
+        metadata = replace(metadata, xmp=xmp.edited(metadata.xmp, photo.size, keep_gps=keep == "keep"))
+    if metadata.iptc is not None:
+        metadata = replace(metadata, iptc=resources.without_thumbnails(metadata.iptc) or None)
+    absent = [name for name in _NAMES if name not in _HELD[kind] and getattr(metadata, name)]
     # 72 is what files say that were told nothing, and a record is ours.
-    usual = {"dpi": metadata.dpi == (72, 72), "xmp": is_record_alone(metadata)}
-    dropped = [named.get(name, "PNG's text and gamma") for name in absent if not usual.get(name)]
+    usual = {"dpi": metadata.dpi == (72, 72), "xmp": is_record_alone(metadata), "chunks": all(c[0] == b"tIME" for c in metadata.chunks)}
+    dropped = [_NAMES[name] for name in absent if not usual.get(name)]
     empty = Metadata()
     held = replace(metadata, **{name: getattr(empty, name) for name in absent})
-    for name in ("exif", "xmp"):
-        if kind == "JPEG" and len(getattr(held, name) or b"") > raster.LONGEST_PACKET:
-            held = replace(held, **{name: None})
-            dropped.append(f"{named[name]}, which is longer than {raster.LONGEST_PACKET} bytes")
+    if kind == "JPEG" and held.exif and not jpeg.fits(held.exif):
+        dropped.append(f"EXIF of {len(held.exif)} bytes")
+        held = replace(held, exif=None)
     return held, dropped
 
 
-_TEXT = (b"tEXt", b"zTXt", b"iTXt")
+# How messages call the parts of the metadata.
+_NAMES = {
+    "exif": "EXIF",
+    "icc_profile": "colour profile",
+    "xmp": "XMP",
+    "iptc": "IPTC",
+    "dpi": "dpi",
+    "comment": "comment",
+    "chunks": "PNG's text and gamma",
+    "segments": "cameras' own segments",
+}
+# Chunks of a PNG that colours need.
+_COLOURS = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs"})
 
 
 def restore_photo(pipeline: FoundIRPipeline, photo: Photo, **options: Any) -> Photo:
