@@ -596,6 +596,32 @@ def test_fields_of_a_tiff_go_through(tmp_path, photo):
     assert {**after, "SourceFile": ""} == {**before, "SourceFile": ""}
 
 
+def tiff_of(fields: dict[int, int], following: int = 0) -> bytes:
+    """A TIFF of one directory, of numbers, and where the next one is."""
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(fields.items()))
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(fields)) + entries + struct.pack("<I", following)
+
+
+SMALL = {256: 1000, 257: 1000, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1000, 279: 10}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (tiff_of(SMALL, following=8), "its directories follow each other in a circle"),
+        (tiff_of({}, following=8), "its directories follow each other in a circle"),
+        (tiff_of({**SMALL, 277: 65535}), "megabytes of numbers for 1000 x 1000 pixels"),
+        (tiff_of({**SMALL, 32997: 10**6}), "megabytes of numbers for 1000 x 1000 pixels"),
+        (tiff_of({**SMALL, 322: 2**31 - 16, 323: 2**31 - 16, 324: 8, 325: 9}), "the limit is 178 megapixels"),
+        (b"II*\0\x08\0\0\0\xff\xff" + b"".join(struct.pack("<HHII", n, 7, 700_000, 8) for n in range(65535)), "its fields overlap"),
+    ],
+)
+def test_a_tiff_that_would_take_all_memory_is_refused(tmp_path, data, said):
+    (tmp_path / "in.tif").write_bytes(data)
+    with pytest.raises(PhotoError, match=said):
+        read_photo(tmp_path / "in.tif")
+
+
 def test_a_mask_and_a_small_copy_in_a_tiff_are_no_pages(tmp_path, photo):
     with tifffile.TiffWriter(tmp_path / "in.tif") as file:
         file.write(np.asarray(photo), photometric="rgb", metadata=None)

@@ -24,6 +24,7 @@ from .common import (
     restoration_options,
     some_path,
     some_place,
+    told,
     whole,
 )
 from .engine import make_batch
@@ -99,7 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
         except BrokenPipeError:
             raise
         except (ValueError, OSError) as error:  # of a photograph none arrives here
-            raise UsageError(str(error)) from error
+            raise UsageError(told(error)) from error
         if arguments.output == STREAM:
             send_file(plan.jobs[0].target)
 

@@ -31,10 +31,14 @@ def tell(arguments: argparse.Namespace, result: Result, *, quiet: bool) -> None:
 
 
 def conclude(passed_over: Mapping[str, list[Path]], results: list[Result], summary: str) -> None:
-    """Tells what was passed over, and the summary. Raises [`WorkError`] if a photograph failed."""
+    """Tells what was passed over, and the summary. Raises [`WorkError`] if a photograph failed, or a folder could not be looked into."""
+    from ..plan import UNREADABLE
+
     tell_passed_over(passed_over)
     if any(result.status == "failed" for result in results):
         raise WorkError(results[0].record["error"] if len(results) == 1 else summary)
+    if UNREADABLE in passed_over:
+        raise WorkError(summary)
     print(f"foundir: {summary}", file=sys.stderr)
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-from .common import UsageError, check_writable
+from .common import UsageError, check_writable, told
 from .engine import make_batch
 from .results import conclude, tell
 from .streams import STREAM, read_paths
@@ -24,7 +24,7 @@ def restore_scaled(arguments: argparse.Namespace) -> None:
     try:
         _restore(arguments)
     except (ValueError, OSError) as error:  # of a photograph none arrives here
-        raise UsageError(str(error)) from error
+        raise UsageError(told(error)) from error
 
 
 def _restore(arguments: argparse.Namespace) -> None:

@@ -86,12 +86,16 @@ class Structure:
         if count * size > len(self.data):
             raise ExifError(f"it claims {count} fields")
         fields: Directory = {}
+        room = 2 * len(self.data)  # or a small file could claim itself thousands of times
         for entry in range(place + head, place + head + count * size, size):
             tag, kind, values = self.number(entry, 2), self.number(entry + 2, 2), self.number(entry + 4, wide)
             length = _BYTES.get(kind, 0) * values
             inside = entry + 4 + wide
             where = inside if length <= wide else self.number(inside, wide)
             if kind in _BYTES and where + length <= len(self.data):  # others are left alone: nobody can read them
+                room -= length
+                if room < 0:
+                    raise ExifError("its fields overlap")
                 fields.setdefault(tag, Field(kind, values, self.data[where : where + length], entry, where))
         return fields, place + head + count * size
 

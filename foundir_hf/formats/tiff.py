@@ -20,6 +20,8 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what cannot be read 
 _IPTC, _PHOTOSHOP, _XMP, _PROFILE, _WHITE = 33723, 34377, 700, 34675, 318
 _CENTIMETRE = 3
 _CONVERTED = frozenset({PHOTOMETRIC.SEPARATED, PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB})  # to sRGB
+_MOST_PAGES = 1000
+_MOST_A_PIXEL = 32  # bytes: four colours and transparency of 32 bits, and some more, or three of 64
 _ABOUT_COLOURS = frozenset({_WHITE, 319})
 _REDUCED, _MASK = 1, 4  # of a page: a small copy; where another page is transparent
 
@@ -27,6 +29,7 @@ _REDUCED, _MASK = 1, 4  # of a page: a small copy; where another page is transpa
 def read(data: bytes, limits: Limits) -> Photo:
     """A TIFF, BigTIFFs among them, as it is told to be turned. Raises [`PhotoError`], and whatever tifffile does."""
     notes: list[str] = []
+    _check_chain(data)
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         pages = [page.aspage() for page in file.pages]
         notes += ["a mask cannot be kept"] if any(page.subfiletype & _MASK for page in pages) else []
@@ -35,6 +38,10 @@ def read(data: bytes, limits: Limits) -> Photo:
             raise PhotoError(f"has {len(pages)} frames; only still photographs can be restored.")
         (page,) = pages
         limits.check_pixels(page.imagewidth, page.imagelength)
+        if page.is_tiled:
+            limits.check_pixels(page.tilewidth, page.tilelength)
+        if page.nbytes > limits.megapixels * 1e6 * _MOST_A_PIXEL:
+            raise PhotoError(f"it has {page.nbytes / 1e6:.0f} megabytes of numbers for {page.imagewidth} x {page.imagelength} pixels")
         pixels, alpha = _light(page, notes)
         tags = {tag.code: tag.value for tag in page.tags.values()}
         dpi = _dpi(page)
@@ -55,6 +62,19 @@ def read(data: bytes, limits: Limits) -> Photo:
     turn = int(turn) if isinstance(turn, int) and 1 <= int(turn) <= 8 else 1
     alpha = None if alpha is None else upright(alpha, turn)
     return Photo(upright(pixels, turn), alpha, metadata, ("TIFF", data), notes=tuple(notes))
+
+
+def _check_chain(data: bytes) -> None:
+    """Raises [`PhotoError`] if a TIFF's directories are too many, or follow each other in a circle, which tifffile would do for ever."""
+    structure = exif_module.parse(data)
+    place, seen = structure.first, set()
+    while place:
+        if place in seen:
+            raise PhotoError("its directories follow each other in a circle")
+        seen.add(place)
+        if len(seen) > _MOST_PAGES:
+            raise PhotoError(f"has more than {_MOST_PAGES} frames; only still photographs can be restored.")
+        place = structure.number(structure.directory(place)[1], 8 if structure.big else 4)
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
