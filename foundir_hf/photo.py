@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -99,8 +100,12 @@ def _held(photo: Photo, kind: str, keep: str) -> tuple[Metadata, list[str]]:
     if keep == "strip-gps":
         # Segments of cameras may hold the place in ways that nobody documents.
         metadata = replace(metadata, chunks=tuple(c for c in metadata.chunks if not png.says_place(c)), segments=())
+    damaged = []
     if metadata.exif is not None:
-        metadata = replace(metadata, exif=exif.edited(metadata.exif, photo.size, keep_gps=keep == "keep"))
+        try:
+            metadata = replace(metadata, exif=exif.edited(metadata.exif, photo.size, keep_gps=keep == "keep"))
+        except (exif.ExifError, struct.error):
+            metadata, damaged = replace(metadata, exif=None), ["EXIF, which is damaged"]
     if metadata.xmp is not None:
         metadata = replace(metadata, xmp=xmp.edited(metadata.xmp, photo.size, keep_gps=keep == "keep"))
     if metadata.iptc is not None:
@@ -108,7 +113,7 @@ def _held(photo: Photo, kind: str, keep: str) -> tuple[Metadata, list[str]]:
     absent = [name for name in _NAMES if name not in _HELD[kind] and getattr(metadata, name)]
     # 72 is what files say that were told nothing, and a record is ours.
     usual = {"dpi": metadata.dpi == (72, 72), "xmp": is_record_alone(metadata), "chunks": all(c[0] == b"tIME" for c in metadata.chunks)}
-    dropped = [_NAMES[name] for name in absent if not usual.get(name)]
+    dropped = damaged + [_NAMES[name] for name in absent if not usual.get(name)]
     empty = Metadata()
     held = replace(metadata, **{name: getattr(empty, name) for name in absent})
     if kind == "JPEG" and held.exif and not jpeg.fits(held.exif):

@@ -458,6 +458,14 @@ def test_an_orientation_of_any_type_that_is_followed_is_reset(tmp_path, photo, k
     assert np.array_equal(again.pixels, read.pixels)  # not turned a second time
 
 
+def test_exif_whose_parts_overlap_is_dropped_with_a_line(tmp_path, photo):
+    """To take its thumbnail out would have changed where its first directory is; found by hypothesis."""
+    photo.save(tmp_path / "in.png", exif=b"Exif\0\0MM\0*\0\0\0\4\0\4" + bytes(90))
+    read = read_photo(tmp_path / "in.png")
+    assert read.notes == ("its EXIF is damaged (its parts overlap) and was dropped",)
+    write_photo(read.changed(), tmp_path / "out.tif")
+
+
 def test_an_orientation_that_is_text_is_not_followed(tmp_path, photo):
     photo.save(tmp_path / "in.png", exif=b"Exif\0\0" + exif_of((274, 2, 2, b"\6\0\0\0")))
     assert read_photo(tmp_path / "in.png").size == photo.size

@@ -191,7 +191,11 @@ def edited(data: bytes, size: tuple[int, int], *, keep_gps: bool = True) -> byte
         result[next_pointer - 8 : next_pointer + 4] = bytes(12)
         count = structure.number(structure.first, 2) - 1
         result[structure.first : structure.first + 2] = struct.pack(f"{structure.order}H", count)
-    return bytes(result)
+    edited_structure = parse(bytes(result))
+    if edited_structure.first != structure.first:  # what was changed lay over what leads to it
+        raise ExifError("its parts overlap")
+    edited_structure.directory(structure.first)
+    return edited_structure.data
 
 
 def _thumbnail(structure: Structure, place: int) -> Iterator[Field]:
