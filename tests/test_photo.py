@@ -545,6 +545,17 @@ def test_segments_of_a_jpeg_are_kept_or_told(tmp_path, photo):
     assert read_photo(tmp_path / "nowhere.jpg").metadata.segments == ()
 
 
+def test_a_jpeg_that_claims_much_more_than_it_has_is_refused(tmp_path, photo):
+    flat = Image.new("RGB", (2000, 1000))  # as few bytes as there can be
+    flat.save(tmp_path / "flat.jpg", optimize=True, quality=1)
+    assert read_photo(tmp_path / "flat.jpg").size == (2000, 1000)
+    data = jpeg_with(photo)
+    place = data.index(b"\xff\xc0") + 5
+    (tmp_path / "tall.jpg").write_bytes(data[:place] + struct.pack(">HH", 9000, 9000) + data[place + 4 :])
+    with pytest.raises(PhotoError, match="bytes for 9000 x 9000 pixels"):
+        read_photo(tmp_path / "tall.jpg")
+
+
 def test_a_jpeg_without_dpi_is_given_none(tmp_path, photo):
     photo.save(tmp_path / "in.jpg", exif=make_exif())
     write_photo(read_photo(tmp_path / "in.jpg").changed(), tmp_path / "out.jpg")

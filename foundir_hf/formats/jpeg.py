@@ -7,9 +7,10 @@ import struct
 from dataclasses import dataclass, field
 
 from . import xmp
-from .photograph import Metadata
+from .photograph import Metadata, PhotoError
 
 _SCAN, _END, _COMMENT = 0xDA, 0xD9, 0xFE
+_SEQUENTIAL = frozenset({0xC0, 0xC1})  # frames of baseline and extended JPEGs with Huffman's codes
 _EXIF, _XMP, _EXTENSION = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 _PROFILE, _RESOURCES, _SECOND, _SEAL = b"ICC_PROFILE\0", b"Photoshop 3.0\0", b"MPF\0", b"JP"
 _LONGEST = 65533  # bytes of a segment behind its length
@@ -62,6 +63,22 @@ def segments(data: bytes) -> Segments:
             scanned |= marker == _SCAN
             place += 2 + length
     return result
+
+
+def check_frame(data: bytes) -> None:
+    """Raises [`PhotoError`] if there are too few bytes for the picture that a JPEG claims: decoders would fill the rest with grey.
+
+    A block of 8 x 8 takes two bits at least, unless the JPEG is progressive or arithmetically coded.
+    """
+    for marker, content in segments(data).found:
+        if marker not in _SEQUENTIAL or len(content) < 6 or len(content) < 6 + 3 * content[5]:
+            continue
+        height, width = struct.unpack_from(">HH", content, 1)
+        factors = [divmod(content[7 + 3 * number], 16) for number in range(content[5])]
+        most = [max(1, *factor) for factor in zip(*factors, strict=True)] if factors else [1, 1]
+        blocks = sum((width * across // most[0] // 8) * (height * down // most[1] // 8) for across, down in factors)
+        if 8 * len(data) < 2 * blocks:
+            raise PhotoError(f"it is truncated: it has {len(data)} bytes for {width} x {height} pixels")
 
 
 def read_metadata(data: bytes) -> tuple[Metadata, tuple[str, ...]]:

@@ -62,6 +62,8 @@ def read(data: bytes, limits: Limits) -> Photo:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # an MPO's first frame is the photograph
                 raise PhotoError(f"has {frames} frames; only still photographs can be restored.")
+            if isinstance(image, JpegImagePlugin.JpegImageFile):
+                jpeg.check_frame(data)
             image.load()
             converted: list[str] = []
             pixels, alpha = _numbers(image, converted)
