@@ -21,10 +21,12 @@ import numpy as np
 
 from .deadline import within
 from .files import file_sha256, remove_unfinished
+from .formats.decoder import Decoder
 from .formats.limits import DEFAULT_LIMITS, Limits
 from .formats.raster import open_picture
+from .formats.reading import read_file
 from .manifest import Manifest, read_records
-from .photo import Photo, PhotoError, decode_photo, read_file, write_photo
+from .photo import Photo, PhotoError, write_photo
 from .plan import Job, Plan
 
 # Seconds between looks at photographs that another process works on.
@@ -80,6 +82,7 @@ class Batch:
         overwrite: Replace outputs that something else made.
         limits: What a photograph may take.
         records: What is known of the outputs; left out, what the manifest says. Given, there is no manifest.
+        decoder: The process that decodes, if it is to go on after this; left out, one is there for as long as [`run`] or [`preview`].
 
     Raises:
         ValueError: If outputs are there that other settings made, and `overwrite` is false.
@@ -95,9 +98,10 @@ class Batch:
         overwrite: bool = False,
         limits: Limits = DEFAULT_LIMITS,
         records: Mapping[str, Record] | None = None,
+        decoder: Decoder | None = None,
     ):
         self.plan, self.write, self.overwrite, self.limits, self.records = plan, write, overwrite, limits, records
-        self._load = load
+        self._load, self.decoder, self._decoder_stays = load, decoder or Decoder(), decoder is not None
         self.settings = json.loads(json.dumps(settings))  # as the manifest reads it back
         known, self._seems_done = self._known(), True
         for job in plan.jobs:
@@ -113,8 +117,9 @@ class Batch:
         return self._load()
 
     def part(self, plan: Plan, records: Mapping[str, Record]) -> Batch:
-        """The same for another plan, of whose outputs this is known; with the same model if it is loaded."""
-        part = Batch(plan, self._load, self.settings, write=self.write, overwrite=self.overwrite, limits=self.limits, records=records)
+        """The same for another plan, of whose outputs this is known; with the same model if it is loaded, and the same decoder."""
+        same = {"write": self.write, "overwrite": self.overwrite, "limits": self.limits, "decoder": self.decoder}
+        part = Batch(plan, self._load, self.settings, records=records, **same)
         if "restore" in self.__dict__:
             part.restore = self.restore
         return part
@@ -125,6 +130,7 @@ class Batch:
     def run(self) -> Iterator[Result]:
         """Restores; yields each photograph's result once its file is whole and the manifest has it. Raises `OSError` without a manifest."""
         if not self._seems_done:  # or else perhaps nothing is to be restored; a manifest is there then
+            self.decoder.start()  # it imports its libraries meanwhile
             _ = self.restore
         todo, stop = deque(self.plan.jobs), threading.Event()
         manifest = Manifest(self.plan.folder) if self.records is None else Manifest(None, self.records)
@@ -152,23 +158,34 @@ class Batch:
                 yield from _results(behind)
             finally:
                 stop.set()  # the reader may be waiting for another process
+                self._end_decoder()
 
     def preview(self) -> Iterator[Result]:
         """What [`run`] would do now; writes nothing."""
         known = self._known()
-        for job in self.plan.jobs:
-            record = self._record(job)
-            try:
-                data = read_file(job.source, self.limits)
-                if not job.target.exists() or not self._is_done(job, _sha256(data), known):
-                    record["megapixels"] = _megapixels(self._size(job, data)) * self.settings.get("upscale", 1) ** 2
-                yield Result(job, {**record, "status": "pending" if "megapixels" in record else "skipped"})
-            except Exception as error:
-                yield Result(job, {**record, "status": "failed", "error": _reason(job, error)})
+        try:
+            for job in self.plan.jobs:
+                yield self._foreseen(job, known)
+        finally:
+            self._end_decoder()
+
+    def _foreseen(self, job: Job, known: Mapping[str, Record]) -> Result:
+        record = self._record(job)
+        try:
+            data = read_file(job.source, self.limits)
+            if not job.target.exists() or not self._is_done(job, _sha256(data), known):
+                record["megapixels"] = _megapixels(self._size(job, data)) * self.settings.get("upscale", 1) ** 2
+            return Result(job, {**record, "status": "pending" if "megapixels" in record else "skipped"})
+        except Exception as error:
+            return Result(job, {**record, "status": "failed", "error": _reason(job, error)})
+
+    def _end_decoder(self) -> None:
+        if not self._decoder_stays:
+            self.decoder.close()
 
     def seconds_per_megapixel(self) -> tuple[float, bool]:
         """How long the model takes for a megapixel of output, and whether earlier work says so; if none does, a small picture is tried."""
-        records = [r for r in self._known().values() if r.get("settings") == self.settings and r.get("megapixels")]
+        records = [r for r in self._known().values() if r.get("settings") == self.settings and _is_measured(r)]
         if records:
             return sum(r["seconds"] for r in records) / sum(r["megapixels"] for r in records), True
         noise = np.random.default_rng(0).integers(0, 256, (_SYNTHETIC, _SYNTHETIC, 3), dtype=np.uint8)
@@ -199,7 +216,7 @@ class Batch:
             if job.target.exists() and self._is_done(job, record["input_sha256"], manifest.records):
                 manifest.release(self.plan.output(job))
                 return Result(job, {**manifest.records[self.plan.output(job)], "status": "skipped"})
-            return _Work(job, record, within(self.limits.seconds, partial(decode_photo, data, job.source, self.limits), "reading it"))
+            return _Work(job, record, self.decoder.decode(data, job.source, self.limits))
         except Exception as error:
             return self._failed(manifest, job, record, error)
 
@@ -248,11 +265,16 @@ class Batch:
             with open_picture(io.BytesIO(data), self.limits) as image:
                 return image.size
         except Exception:  # a TIFF that Pillow does not know, say, or what will be refused
-            return decode_photo(data, job.source, self.limits).size
+            return self.decoder.decode(data, job.source, self.limits).size
 
     def _record(self, job: Job) -> Record:
         named_by_path = job.name == str(job.source)  # not what came from stdin
         return {"input": os.path.abspath(job.source) if named_by_path else job.name, "output": self.plan.output(job)}
+
+
+def _is_measured(record: Record) -> bool:
+    """Whether a line of a manifest, which anybody may have written, says how long how much took."""
+    return all(isinstance(record.get(name), int | float) and record[name] > 0 for name in ("megapixels", "seconds"))
 
 
 def _results(behind: list[Future[Result]]) -> Iterator[Result]:

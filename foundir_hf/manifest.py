@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
+import stat
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -24,7 +27,8 @@ _FOLDER_BYTE = 2**61
 def read_records(folder: Path) -> dict[str, dict[str, Any]]:
     """What the manifest of a folder says of every output, see [`Manifest`]; nothing if there is none. Raises `OSError`."""
     try:
-        return enter_lines({}, (folder / MANIFEST).read_bytes())
+        with open(folder / MANIFEST, "rb", opener=_regular) as file:
+            return enter_lines({}, file.read())
     except FileNotFoundError:
         return {}
 
@@ -34,9 +38,12 @@ def enter_lines(records: dict[str, dict[str, Any]], lines: bytes) -> dict[str, d
     for line in lines.split(b"\n"):
         try:
             record = json.loads(line)
-            output, failed = record["output"], record["status"] == "failed"
-        except (ValueError, TypeError, KeyError):
+            output, status = record["output"], record["status"]
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
+        if not isinstance(output, str) or not isinstance(status, str):
+            continue
+        failed = status == "failed"
         if not failed or output not in records:  # a failure says nothing of the file that is there
             records[output] = record
     return records
@@ -61,7 +68,7 @@ class Manifest:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = open(folder / MANIFEST, "ab+", buffering=0)  # noqa: SIM115
+            self._file = open(folder / MANIFEST, "ab+", buffering=0, opener=_regular)  # noqa: SIM115
         self._read, self._lock = 0, threading.Lock()
         size = self._file.seek(0, 2)
         if size:
@@ -120,6 +127,15 @@ class Manifest:
             except OSError:  # a file system without locks: nobody is kept out
                 pass
         return True
+
+
+def _regular(path: str, flags: int) -> int:
+    """An opener that waits for nobody: at the other end of a FIFO there is perhaps none."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "is no file", path)
 
 
 def _byte(output: str) -> int:

@@ -2,122 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import struct
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import PIL.Image
 import torch
 import torch.nn.functional as F
 
 from .files import write_whole
-from .formats import exif, heif, png, raster, raw, tiff
-from .formats.limits import DEFAULT_LIMITS, Limits
+from .formats import exif, jpeg, png, raster, resources, tiff, xmp
 from .formats.names import WRITERS
 from .formats.photograph import Metadata, Photo, PhotoError, as_light, as_type
+from .formats.reading import read_photo, reason
 from .formats.record import is_record_alone
 from .pipelines.pipeline_foundir import FoundIRPipeline, enlarge
 
-# Formats whose readers turn the picture upright by what is not EXIF.
-_TURNED = frozenset({"HEIC", "RAW", "TIFF"})
+__all__ = ["WRITERS", "Metadata", "Photo", "PhotoError", "encode_photo", "read_photo", "restore_photo", "write_photo"]
+
 _WITHOUT_ALPHA = frozenset({"JPEG"})
 # Which parts of the metadata a format holds.
 _HELD = {
     "BMP": {"dpi"},
-    "JPEG": {"exif", "icc_profile", "xmp", "iptc", "dpi", "comment"},
+    "JPEG": {"exif", "icc_profile", "xmp", "iptc", "dpi", "comment", "segments"},
     "PNG": {"exif", "icc_profile", "xmp", "dpi", "chunks"},
     "TIFF": {"exif", "icc_profile", "xmp", "iptc", "dpi"},
     "WEBP": {"exif", "icc_profile", "xmp"},
 }
-
-
-def read_photo(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Photo:
-    """Reads a still photograph, upright and at its own depth. Raises [`PhotoError`] for whatever is wrong with the file."""
-    return decode_photo(read_file(path, limits), path, limits)
-
-
-def read_file(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """The bytes of a photograph's file. Raises [`PhotoError`]."""
-    path = Path(path)
-    try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            state = os.fstat(file.fileno())
-            if not stat.S_ISREG(state.st_mode):
-                raise PhotoError("is no file")
-            limits.check_bytes(state.st_size)
-            return file.read()
-    except FileNotFoundError:
-        raise PhotoError(f"{path}: no such file.") from None
-    except (OSError, PhotoError) as error:
-        raise PhotoError(f"{path}: cannot be read: {_reason(error)}") from error
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a FIFO has perhaps nobody at its other end
-
-
-def decode_photo(data: bytes, path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Photo:
-    """A photograph from the bytes of its file, which messages call `path`. Raises [`PhotoError`] for whatever is wrong with them."""
-    try:
-        return _decoded(data, limits)
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged file makes the libraries raise a dozen types
-        raise PhotoError(f"{path}: cannot be read: {_reason(error)}") from error
-
-
-def _decoded(data: bytes, limits: Limits) -> Photo:
-    if data.startswith(png.SIGNATURE):
-        width, height, depth = png.header(data)
-        limits.check_pixels(width, height)
-        if png.is_animated(data):
-            raise PhotoError("has several frames; only still photographs can be restored.")
-        if depth == 16:
-            pixels, alpha = png.read_deep(data)
-        else:
-            shallow = raster.read(data, limits)
-            pixels, alpha = shallow.pixels, shallow.alpha
-        photo = Photo(pixels, alpha, png.read_metadata(data), ("PNG", data))
-    else:
-        photo = _reader(data)(data, limits)
-    if photo.pixels.size == 0:
-        raise PhotoError("it is empty")
-    if photo.metadata.dpi and not all(1 <= value <= 100_000 for value in photo.metadata.dpi):
-        photo = replace(photo, metadata=replace(photo.metadata, dpi=None), notes=(*photo.notes, "its dpi are damaged and were dropped"))
-    return photo if photo.encoded and photo.encoded[0] in _TURNED else _turned(photo)
-
-
-def _reader(data: bytes) -> Callable[[bytes, Limits], Photo]:
-    """By what is in a file: its name may be wrong."""
-    if raw.is_raw(data):
-        return raw.read
-    if tiff.is_tiff(data):
-        return tiff.read
-    if heif.is_avif(data):
-        return heif.read_avif
-    return heif.read_heic if heif.is_heic(data) else raster.read
-
-
-def _turned(photo: Photo) -> Photo:
-    """As EXIF says."""
-    if photo.metadata.exif is None:
-        return photo
-    try:
-        turn = exif.orientation(photo.metadata.exif)
-        exif.edited(photo.metadata.exif, photo.size)  # whether that can be done
-        if exif.damaged_parts(photo.metadata.exif):
-            photo = replace(photo, notes=(*photo.notes, "a part of its EXIF is damaged"))
-    except (exif.ExifError, struct.error) as error:
-        note = f"its EXIF is damaged ({error}) and was dropped"
-        return replace(photo, metadata=replace(photo.metadata, exif=None), notes=(*photo.notes, note))
-    dpi = photo.metadata.dpi[::-1] if photo.metadata.dpi and turn >= 5 else photo.metadata.dpi
-    alpha = None if photo.alpha is None else tiff.upright(photo.alpha, turn)
-    return replace(photo, pixels=tiff.upright(photo.pixels, turn), alpha=alpha, metadata=replace(photo.metadata, dpi=dpi))
 
 
 def write_photo(
@@ -150,7 +62,7 @@ def write_photo(
     except MemoryError:
         raise
     except Exception as error:
-        raise PhotoError(f"{path}: cannot be written: {_reason(error)}") from error
+        raise PhotoError(f"{path}: cannot be written: {reason(error)}") from error
     return notes
 
 
@@ -184,26 +96,45 @@ def _held(photo: Photo, kind: str, keep: str) -> tuple[Metadata, list[str]]:
     """The metadata that are wanted and that a format holds, true of the picture as it is now; and the names of those that it does not."""
     metadata = photo.metadata
     if keep == "none":
-        metadata = Metadata(icc_profile=metadata.icc_profile, chunks=tuple(c for c in metadata.chunks if c[0] not in _TEXT))
-    elif metadata.exif is not None:
-        metadata = replace(metadata, exif=exif.edited(metadata.exif, photo.size, keep_gps=keep == "keep"))
-    if keep == "strip-gps" and metadata.xmp and b"GPS" in metadata.xmp:
-        metadata = replace(metadata, xmp=None)
-    named = {"exif": "EXIF", "icc_profile": "colour profile", "xmp": "XMP", "iptc": "IPTC", "dpi": "dpi", "comment": "comment"}
-    absent = [name for name in (*named, "chunks") if name not in _HELD[kind] and getattr(metadata, name)]
+        metadata = Metadata(icc_profile=metadata.icc_profile, chunks=tuple(c for c in metadata.chunks if c[0] in _COLOURS))
+    if keep == "strip-gps":
+        # Segments of cameras may hold the place in ways that nobody documents.
+        metadata = replace(metadata, chunks=tuple(c for c in metadata.chunks if not png.says_place(c)), segments=())
+    damaged = []
+    if metadata.exif is not None:
+        try:
+            metadata = replace(metadata, exif=exif.edited(metadata.exif, photo.size, keep_gps=keep == "keep"))
+        except (exif.ExifError, struct.error):
+            metadata, damaged = replace(metadata, exif=None), ["EXIF, which is damaged"]
+    if metadata.xmp is not None:
+        metadata = replace(metadata, xmp=xmp.edited(metadata.xmp, photo.size, keep_gps=keep == "keep"))
+    if metadata.iptc is not None:
+        metadata = replace(metadata, iptc=resources.without_thumbnails(metadata.iptc) or None)
+    absent = [name for name in _NAMES if name not in _HELD[kind] and getattr(metadata, name)]
     # 72 is what files say that were told nothing, and a record is ours.
-    usual = {"dpi": metadata.dpi == (72, 72), "xmp": is_record_alone(metadata)}
-    dropped = [named.get(name, "PNG's text and gamma") for name in absent if not usual.get(name)]
+    usual = {"dpi": metadata.dpi == (72, 72), "xmp": is_record_alone(metadata), "chunks": all(c[0] == b"tIME" for c in metadata.chunks)}
+    dropped = damaged + [_NAMES[name] for name in absent if not usual.get(name)]
     empty = Metadata()
     held = replace(metadata, **{name: getattr(empty, name) for name in absent})
-    for name in ("exif", "xmp"):
-        if kind == "JPEG" and len(getattr(held, name) or b"") > raster.LONGEST_PACKET:
-            held = replace(held, **{name: None})
-            dropped.append(f"{named[name]}, which is longer than {raster.LONGEST_PACKET} bytes")
+    if kind == "JPEG" and held.exif and not jpeg.fits(held.exif):
+        dropped.append(f"EXIF of {len(held.exif)} bytes")
+        held = replace(held, exif=None)
     return held, dropped
 
 
-_TEXT = (b"tEXt", b"zTXt", b"iTXt")
+# How messages call the parts of the metadata.
+_NAMES = {
+    "exif": "EXIF",
+    "icc_profile": "colour profile",
+    "xmp": "XMP",
+    "iptc": "IPTC",
+    "dpi": "dpi",
+    "comment": "comment",
+    "chunks": "PNG's text and gamma",
+    "segments": "cameras' own segments",
+}
+# Chunks of a PNG that colours need.
+_COLOURS = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs"})
 
 
 def restore_photo(pipeline: FoundIRPipeline, photo: Photo, **options: Any) -> Photo:
@@ -253,10 +184,3 @@ def _spread(colours: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     coarse = _spread(coarse, share > 0)
     filled = F.interpolate(coarse, size=colours.shape[2:], mode="bilinear", align_corners=False)
     return torch.where(known, colours, filled)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, PIL.UnidentifiedImageError):
-        return "not an image of a known format"
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split())

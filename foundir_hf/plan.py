@@ -16,6 +16,8 @@ from .files import IMAGE_SUFFIXES
 from .formats.names import READ_SUFFIXES, how_to_install, missing_extra, written_name
 from .manifest import MANIFEST, read_records
 
+# What a folder is called that may not be read.
+UNREADABLE = "folder that cannot be read"
 # What looks like a file of a picture and cannot be written, besides all that Pillow knows.
 _OTHER_SUFFIXES = (READ_SUFFIXES - IMAGE_SUFFIXES) | {".gif", ".jxl", ".pdf", ".psd", ".raw", ".svg"}
 
@@ -101,7 +103,9 @@ def _plan(paths: Sequence[Path], output: Path, listed: Sequence[Path], suffix: s
     names_file = own in IMAGE_SUFFIXES and not output.is_dir()
     if not names_file and not output.is_dir() and (own in _OTHER_SUFFIXES or own in PIL.Image.registered_extensions()):
         raise ValueError(f"`--output` {output}: cannot write {output.suffix}; accepted are {', '.join(sorted(IMAGE_SUFFIXES))}.")
-    found = find_photos(paths, listed, outside=output)
+    found = find_photos(paths, listed, outside=None if names_file else output)
+    if any(path.is_dir() and path.resolve() == output.resolve() for path in paths):
+        _forget_made(found, output)
     if names_file and (len(found.photos) > 1 or any(path.is_dir() for path in paths)):
         raise ValueError(f"`--output` {output} names a file; several photographs need a folder.")
     if names_file and suffix:
@@ -118,6 +122,14 @@ def _plan(paths: Sequence[Path], output: Path, listed: Sequence[Path], suffix: s
         if known.get(plan.output(job), {}).get("status") not in ("writing", "restored"):
             raise ValueError(f"{job.target}: exists; pass --overwrite to replace it.")
     return plan
+
+
+def _forget_made(found: Found, output: Path) -> None:
+    """Takes out what was made of other photographs in the same folder, as its manifest says."""
+    made = {name for name, record in read_records(output).items() if record["status"] in ("writing", "restored")}
+    for file, below in list(found.photos.items()):
+        if below.as_posix() in made:
+            found.photos.pop(file)
 
 
 def _check_targets(jobs: list[Job]) -> None:
@@ -178,7 +190,7 @@ def _no_photograph(file: Path) -> str | None:
     except OSError:
         return "broken link"
     if stat.S_ISDIR(mode):
-        return "linked folder"
+        return "linked folder" if file.is_symlink() else UNREADABLE
     if not stat.S_ISREG(mode):
         return "FIFO, socket or device"
     return kind_by_name(file)
@@ -210,11 +222,14 @@ def _files(path: Path) -> tuple[Path, Iterable[Path]]:
 def _walk(folder: Path) -> list[Path]:
     """What is in a folder and its sub-folders, sorted by path; links to folders are not followed."""
 
-    def refuse(error: OSError) -> None:
-        raise error
-
     found = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
+
+    def note(error: OSError) -> None:
+        if Path(error.filename) == folder:
+            raise error
+        found.append(Path(error.filename))  # which is no photograph: it is listed, and the others are restored
+
+    for parent, folders, names in os.walk(folder, onerror=note):
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         found += [Path(parent, name) for name in [*names, *links]]
     return sorted(found)

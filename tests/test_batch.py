@@ -127,6 +127,35 @@ def test_half_a_line_is_ignored_and_the_next_starts_anew(out):
     assert set(read_records(out)) == {"a.png", "c.png"}
 
 
+def test_a_manifest_of_anything_is_read(photos, out):
+    lines = [
+        "{",
+        "[]",
+        '"x"',
+        "3",
+        '{"output": 3, "status": "restored"}',
+        '{"output": "a", "status": []}',
+        '{"output": ["a"], "status": "x"}',
+    ]
+    lines += ["[" * 100_000, '{"output": "one.png", "status": "restored", "settings": {"seed": 0}, "megapixels": "x", "seconds": null}']
+    out.mkdir()
+    (out / MANIFEST).write_text("\n".join(lines))
+    assert set(read_records(out)) == {"one.png"}
+    batch = Batch(plan_photos([photos], out), lambda: turn, SETTINGS)
+    assert batch.seconds_per_megapixel()[1] is False
+    assert {result.status for result in batch.run()} == {"restored"}
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_manifest_that_is_no_file_is_told(run, photos, out, checkpoint, make):
+    out.mkdir()
+    make(out / MANIFEST)
+    code, _, err = run("restore", photos, "-o", out, "--checkpoint", checkpoint)
+    assert code == 2
+    assert len(err) == 1
+    assert err[0].startswith(f"foundir: {out / MANIFEST}: ")
+
+
 def test_what_could_not_be_kept_is_entered_and_told(run, photo, out, checkpoint, tmp_path):
     alpha = Image.new("L", photo.size, 128)
     photo.putalpha(alpha)

@@ -383,6 +383,9 @@ def test_info_of_a_photograph_tells_what_its_file_holds(run, photos):
     assert "no record" in out
     code, _, err = run("info", photos / "nowhere.png")
     assert (code, err) == (2, f"foundir: {photos / 'nowhere.png'}: no such file.\n")
+    code, out, err = run("info", photos / "nowhere.png", photos / "one.png")  # the others are shown
+    assert (code, err) == (1, f"foundir: {photos / 'nowhere.png'}: no such file.\n")
+    assert "RGB, 8 bits" in out
 
 
 def test_export_writes_weights_and_the_code_that_loads_them(run, checkpoint, tmp_path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import stat
+import struct
 import subprocess
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,10 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin
 
+from foundir_hf.formats import resources
 from foundir_hf.formats.limits import Limits
 from foundir_hf.formats.record import read_record, with_record
+from foundir_hf.formats.xmp import edited
 from foundir_hf.photo import WRITERS, Metadata, Photo, PhotoError, read_photo, restore_photo, write_photo
 
 LOSSLESS = [".png", ".tif", ".tiff", ".bmp", ".webp"]
@@ -434,6 +439,262 @@ def test_what_was_done_is_written_beside_what_was_there(tmp_path, photo, target)
     assert read_record(with_record(Metadata(), record)) == record  # without a packet before
 
 
+# Kinds of files that went wrong once
+
+
+def exif_of(*fields: tuple[int, int, int, bytes]) -> bytes:
+    """EXIF of fields `(tag, type, count, four bytes)`."""
+    entries = b"".join(struct.pack("<HHI4s", *field) for field in fields)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(fields)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(("kind", "count"), [(1, 1), (3, 1), (3, 2), (4, 1), (8, 1)])
+def test_an_orientation_of_any_type_that_is_followed_is_reset(tmp_path, photo, kind, count):
+    photo.save(tmp_path / "in.png", exif=b"Exif\0\0" + exif_of((274, kind, count, b"\6\0\0\0")))
+    read = read_photo(tmp_path / "in.png")
+    assert read.size == (56, 72)
+    write_photo(read.changed(), tmp_path / "out.png")
+    again = read_photo(tmp_path / "out.png")
+    assert np.array_equal(again.pixels, read.pixels)  # not turned a second time
+
+
+def test_exif_whose_parts_overlap_is_dropped_with_a_line(tmp_path, photo):
+    """To take its thumbnail out would have changed where its first directory is; found by hypothesis."""
+    photo.save(tmp_path / "in.png", exif=b"Exif\0\0MM\0*\0\0\0\4\0\4" + bytes(90))
+    read = read_photo(tmp_path / "in.png")
+    assert read.notes == ("its EXIF is damaged (its parts overlap) and was dropped",)
+    write_photo(read.changed(), tmp_path / "out.tif")
+
+
+def test_an_orientation_that_is_text_is_not_followed(tmp_path, photo):
+    photo.save(tmp_path / "in.png", exif=b"Exif\0\0" + exif_of((274, 2, 2, b"\6\0\0\0")))
+    assert read_photo(tmp_path / "in.png").size == photo.size
+
+
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""'
+    b' xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:exif="http://ns.adobe.com/exif/1.0/" xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
+    b' xmlns:dc="http://purl.org/dc/elements/1.1/" tiff:Orientation="6" exif:PixelXDimension=\'9\' exif:GPSLatitude="51,2N" dc:format="x">'
+    b"<exif:PixelYDimension>8</exif:PixelYDimension><exif:GPSLongitude>7,1E</exif:GPSLongitude>"
+    b"<xmp:Thumbnails><rdf:Alt/></xmp:Thumbnails></rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+
+
+def test_xmp_is_true_of_the_picture_that_is_written(tmp_path, photo):
+    photo.save(tmp_path / "in.webp", lossless=True, xmp=XMP)
+    read = read_photo(tmp_path / "in.webp")
+    write_photo(read.changed(), tmp_path / "out.webp")
+    packet = read_photo(tmp_path / "out.webp").metadata.xmp
+    assert b'tiff:Orientation="1"' in packet
+    assert b"exif:PixelXDimension='72'" in packet
+    assert b"<exif:PixelYDimension>56</exif:PixelYDimension>" in packet
+    assert b"Thumbnails" not in packet
+    assert b'exif:GPSLatitude="51,2N"' in packet
+    write_photo(read, tmp_path / "nowhere.webp", metadata="strip-gps")
+    packet = read_photo(tmp_path / "nowhere.webp").metadata.xmp
+    assert b"GPS" not in packet
+    assert b'dc:format="x"' in packet
+
+
+def test_xmp_that_is_made_to_take_long_does_not(tmp_path):
+    """Minutes and more by expressions that try again from every place."""
+    for part in (b"<rdf:Description xmlns:foundir=", b"<xmp:Thumbnails>", b" \n\t", b"<exif:GPSx>", b"<!", b' tiff:Orientation="'):
+        packet = XMP + part * (2**21 // len(part))
+        written = edited(packet, (3, 2), keep_gps=False)
+        assert read_record(with_record(Metadata(xmp=written or packet), {"seed": "0"})) == {"seed": "0"}
+
+
+@needs_exiftool
+def test_xmp_longer_than_a_segment_of_a_jpeg_goes_through(tmp_path, photo):
+    subjects = b"".join(b"<rdf:li>%032d</rdf:li>" % number for number in range(3000))
+    long = XMP.replace(b"<xmp:Thumbnails>", b"<dc:subject><rdf:Bag>" + subjects + b"</rdf:Bag></dc:subject><xmp:Thumbnails>")
+    photo.save(tmp_path / "in.webp", lossless=True, xmp=long)
+    assert write_photo(read_photo(tmp_path / "in.webp"), tmp_path / "out.jpg") == ()
+    seen = subprocess.run(["exiftool", "-m", "-s3", "-XMP-dc:Subject", str(tmp_path / "out.jpg")], capture_output=True, check=True)
+    assert len(seen.stdout.split(b",")) == 3000
+    read = read_photo(tmp_path / "out.jpg")
+    assert read.notes == ()
+    assert read.metadata.xmp.count(b"<rdf:li>") == 3000
+    write_photo(read, tmp_path / "again.webp", metadata="none")
+    data = (tmp_path / "out.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data.replace(b"http://ns.adobe.com/xmp/extension/", b"http://ns.adobe.com/xmp/extensioX/", 1))
+    assert read_photo(tmp_path / "cut.jpg").notes == ("the extension of its XMP was dropped: a part is missing",)
+
+
+def jpeg_with(photo: Image.Image, *segments: tuple[int, bytes], behind: bytes = b"") -> bytes:
+    encoded = io.BytesIO()
+    photo.save(encoded, "JPEG")
+    parts = b"".join(bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content for marker, content in segments)
+    return encoded.getvalue()[:2] + parts + encoded.getvalue()[2:] + behind
+
+
+def test_segments_of_a_jpeg_are_kept_or_told(tmp_path, photo):
+    own = ((0xE3, b"Meta\0\0of a camera"), (0xE1, b"FLIR\0heat"), (0xFE, b"one"), (0xFE, b"two"))
+    (tmp_path / "in.jpg").write_bytes(jpeg_with(photo, *own, (0xEB, b"JP\0\1sealed"), behind=b"\0\0\0\x18ftypmp42" * 9))
+    read = read_photo(tmp_path / "in.jpg")
+    assert read.notes == (
+        "108 bytes behind its picture (a film, say) cannot be kept",
+        "its content credentials (C2PA) are of the picture as it was and cannot be kept",
+    )
+    assert write_photo(read.changed(), tmp_path / "out.jpg") == ()
+    again = read_photo(tmp_path / "out.jpg")
+    assert set(again.metadata.segments) == {*own[:2], own[3]}
+    assert again.metadata.comment == b"one"
+    assert write_photo(read, tmp_path / "out.png") == ("PNG cannot hold its comment, cameras' own segments",)
+    write_photo(read, tmp_path / "nowhere.jpg", metadata="strip-gps")
+    assert read_photo(tmp_path / "nowhere.jpg").metadata.segments == ()
+
+
+def test_a_jpeg_that_claims_much_more_than_it_has_is_refused(tmp_path, photo):
+    flat = Image.new("RGB", (2000, 1000))  # as few bytes as there can be
+    flat.save(tmp_path / "flat.jpg", optimize=True, quality=1)
+    assert read_photo(tmp_path / "flat.jpg").size == (2000, 1000)
+    data = jpeg_with(photo)
+    place = data.index(b"\xff\xc0") + 5
+    (tmp_path / "tall.jpg").write_bytes(data[:place] + struct.pack(">HH", 9000, 9000) + data[place + 4 :])
+    with pytest.raises(PhotoError, match="bytes for 9000 x 9000 pixels"):
+        read_photo(tmp_path / "tall.jpg")
+
+
+def test_a_jpeg_without_dpi_is_given_none(tmp_path, photo):
+    photo.save(tmp_path / "in.jpg", exif=make_exif())
+    write_photo(read_photo(tmp_path / "in.jpg").changed(), tmp_path / "out.jpg")
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert (image.info["jfif_unit"], image.info["jfif_density"]) == (0, (1, 1))
+
+
+def test_thumbnails_of_photoshop_go_and_its_other_resources_stay(tmp_path, photo):
+    iptc, small = resources.block(resources.IPTC, b"\x1c\x02\x19\0\5words"), resources.block(0x040C, b"a small picture")
+    (tmp_path / "in.jpg").write_bytes(jpeg_with(photo, (0xED, b"Photoshop 3.0\0" + small + iptc + b"8BIMrest")))
+    write_photo(read_photo(tmp_path / "in.jpg").changed(), tmp_path / "out.jpg")
+    assert read_photo(tmp_path / "out.jpg").metadata.iptc == iptc + b"8BIMrest"
+
+
+def png_with(photo: Image.Image, *chunks: tuple[bytes, bytes], height: int | None = None) -> bytes:
+    encoded = io.BytesIO()
+    photo.save(encoded, "PNG")
+    data = encoded.getvalue()
+    header = data[16:20] + struct.pack(">I", height or photo.height) + data[24:29]
+    parts = b"".join(struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in ((b"IHDR", header), *chunks))
+    return data[:8] + parts + data[33:]
+
+
+def test_a_png_that_claims_more_than_it_has_is_refused(tmp_path, photo):
+    (tmp_path / "tall.png").write_bytes(png_with(photo, height=200))
+    with pytest.raises(PhotoError, match="Not enough image data"):
+        read_photo(tmp_path / "tall.png")
+
+
+def test_chunks_of_a_png_are_kept_or_told(tmp_path, photo):
+    kept = ((b"tIME", bytes(7)), (b"prvt", b"anybody's"))
+    marked = b"Exif\0\0" + exif_of((274, 3, 1, b"\6\0\0\0"))
+    (tmp_path / "in.png").write_bytes(png_with(photo, *kept, (b"eXIf", marked), (b"iCCP", b"name\0\0no profile"), (b"prVT", b"nobody's")))
+    read = read_photo(tmp_path / "in.png")
+    assert read.size == (56, 72)
+    assert read.notes == ("its colour profile is damaged and was dropped",)
+    write_photo(read.changed(), tmp_path / "out.png")
+    assert read_photo(tmp_path / "out.png").metadata.chunks == kept
+    raw = (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n 1\n00\n"))  # as ImageMagick writes it
+    (tmp_path / "raw.png").write_bytes(png_with(photo, raw))
+    for metadata, left in (("keep", (raw,)), ("strip-gps", ())):
+        write_photo(read_photo(tmp_path / "raw.png").changed(), tmp_path / "out.png", metadata=metadata)
+        assert read_photo(tmp_path / "out.png").metadata.chunks == left
+
+
+@needs_exiftool
+def test_fields_of_a_tiff_go_through(tmp_path, photo):
+    """Those of the photograph, whatever they are; IPTC beside Photoshop's other resources; a directory below that of the camera."""
+    photo.save(tmp_path / "in.tif")
+    write = ["-PageName=front", "-WhitePoint=0.3127 0.329", "-IPTC:Keywords=Bergen", "-Photoshop:URL=http://a.b", "-InteropIndex=R98"]
+    subprocess.run(["exiftool", "-q", "-overwrite_original", *write, "-LensModel=L50", str(tmp_path / "in.tif")], check=True)
+    tags = ("IFD0:PageName", "IFD0:WhitePoint", "IPTC:Keywords", "Photoshop:URL", "InteropIFD:InteropIndex", "ExifIFD:LensModel")
+    before = exiftool(tmp_path / "in.tif", *tags)
+    assert len(before) == len(tags) + 1
+    write_photo(read_photo(tmp_path / "in.tif").changed(), tmp_path / "out.tif")
+    after = exiftool(tmp_path / "out.tif", *tags)
+    assert {**after, "SourceFile": ""} == {**before, "SourceFile": ""}
+
+
+def tiff_of(fields: dict[int, int], following: int = 0) -> bytes:
+    """A TIFF of one directory, of numbers, and where the next one is."""
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(fields.items()))
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(fields)) + entries + struct.pack("<I", following)
+
+
+SMALL = {256: 1000, 257: 1000, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1000, 279: 10}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (tiff_of(SMALL, following=8), "its directories follow each other in a circle"),
+        (tiff_of({}, following=8), "its directories follow each other in a circle"),
+        (tiff_of({**SMALL, 277: 65535}), "megabytes of numbers for 1000 x 1000 pixels"),
+        (tiff_of({**SMALL, 32997: 10**6}), "megabytes of numbers for 1000 x 1000 pixels"),
+        (tiff_of({**SMALL, 322: 2**31 - 16, 323: 2**31 - 16, 324: 8, 325: 9}), "the limit is 178 megapixels"),
+        (b"II*\0\x08\0\0\0\xff\xff" + b"".join(struct.pack("<HHII", n, 7, 700_000, 8) for n in range(65535)), "its fields overlap"),
+    ],
+)
+def test_a_tiff_that_would_take_all_memory_is_refused(tmp_path, data, said):
+    (tmp_path / "in.tif").write_bytes(data)
+    with pytest.raises(PhotoError, match=said):
+        read_photo(tmp_path / "in.tif")
+
+
+def test_a_mask_and_a_small_copy_in_a_tiff_are_no_pages(tmp_path, photo):
+    with tifffile.TiffWriter(tmp_path / "in.tif") as file:
+        file.write(np.asarray(photo), photometric="rgb", metadata=None)
+        file.write(np.asarray(photo)[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
+        file.write(np.asarray(photo)[..., 0] > 9, photometric=4, subfiletype=4, metadata=None)
+    read = read_photo(tmp_path / "in.tif")
+    assert same_pixels(read.image, photo)
+    assert read.notes == ("a mask cannot be kept",)
+
+
+@pytest.mark.parametrize("writer", ["eps", "ppm", "pcx"])
+def test_formats_that_are_not_named_are_not_read(tmp_path, photo, writer):
+    """Pillow would hand EPS to Ghostscript, which is a programming language."""
+    photo.save(tmp_path / "in.jpg", writer)
+    with pytest.raises(PhotoError, match="not an image of a known format"):
+        read_photo(tmp_path / "in.jpg")
+
+
+def magick(path: Path, *arguments: str) -> np.ndarray:
+    """What ImageMagick reads, as RGBA of 16 bits in [0, 1]."""
+    program = shutil.which("magick") or shutil.which("convert-im6.q16") or shutil.which("convert") or ""
+    command = [program, str(path), *arguments, "-depth", "16", "rgba:-"]
+    return np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, "<u2") / 65535
+
+
+@pytest.mark.skipif(not (shutil.which("magick") or shutil.which("identify")), reason="ImageMagick is not installed")
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".bmp", ".jpg"])
+@pytest.mark.parametrize("kind", ["8", "16", "grey", "alpha", "lab", "cmyk", "negative", "palette"])
+def test_imagemagick_sees_the_same_colours_in_what_is_written(tmp_path, photo, kind, suffix):
+    """exiftool does not look at pixels."""
+    path, deep = tmp_path / "in.tif", np.asarray(photo).astype(np.uint16) * 257 + 3
+    options: dict[str, Any] = {"photometric": "rgb", "metadata": None}
+    if kind == "alpha":
+        options["extrasamples"] = ["unassalpha"]
+    if kind == "negative":
+        tifffile.imwrite(path, 65535 - deep[..., 0], photometric="miniswhite", metadata=None)
+    elif kind == "lab":
+        photo.save(tmp_path / "rgb.png")
+        program = shutil.which("magick") or shutil.which("convert-im6.q16") or "convert"
+        subprocess.run([program, str(tmp_path / "rgb.png"), "-colorspace", "Lab", "-depth", "16", str(path)], check=True)
+    elif kind in ("cmyk", "grey", "palette"):
+        {"cmyk": photo.convert("CMYK"), "grey": photo.convert("L"), "palette": photo.quantize(30)}[kind].save(path)
+    else:
+        picture = np.dstack([deep, deep[..., 1]]) if kind == "alpha" else deep
+        tifffile.imwrite(path, (picture >> 8).astype(np.uint8) if kind == "8" else picture, **options)
+    write_photo(read_photo(path), tmp_path / f"out{suffix}")
+    flat = ("-alpha", "off") if suffix == ".jpg" else ()
+    before, after = magick(path, *flat), magick(tmp_path / f"out{suffix}", *flat)
+    # A level of 255, or two where colours are converted; and a JPEG's own losses.
+    assert np.abs(before - after).mean() < (0.02 if suffix == ".jpg" else 2.1 / 255)
+    if kind in ("8", "16", "alpha", "negative") and suffix in (".png", ".tif"):
+        assert np.array_equal(before, after)
+
+
 # What cannot be read
 
 
@@ -477,7 +738,7 @@ def test_a_folder_is_no_photograph(tmp_path):
     assert one_line(error, tmp_path).count(str(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("suffix", [*WRITERS, ".jp2"])
+@pytest.mark.parametrize("suffix", [*WRITERS])
 @pytest.mark.parametrize(("limits", "option"), [(Limits(megapixels=0.001), "megapixels"), (Limits(megabytes=0.0001), "megabytes")])
 def test_what_is_larger_than_allowed_is_refused(tmp_path, photo, suffix, limits, option):
     path = tmp_path / f"large{suffix}"

@@ -8,17 +8,20 @@ from __future__ import annotations
 import io
 import os
 import warnings
+import zlib
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms
 
 from foundir_hf.deadline import within
 from foundir_hf.formats.names import WRITERS
+from foundir_hf.formats.png import SIGNATURE
 from foundir_hf.photo import Metadata, Photo, PhotoError, encode_photo, read_photo, write_photo
 
 TOTAL = int(os.environ.get("FOUNDIR_FUZZ", "2000"))
@@ -43,6 +46,7 @@ def originals() -> list[bytes]:
         dpi=(300.0, 300.0),
         comment=b"words",
         chunks=((b"tEXt", b"a\0b"),),
+        segments=((0xE3, b"Meta\0\0words"),),
     )
     draw = np.random.default_rng(0)
     files = []
@@ -52,10 +56,44 @@ def originals() -> list[bytes]:
             photo = Photo(pixels, alpha, metadata)
             files += [encode_photo(photo, kind)[0] for kind in sorted(set(WRITERS.values()))]
     files.append(encode_photo(Photo(draw.random((17, 23, 3), np.float32)), "TIFF")[0])
+    files += [kind_of_tiff(pixels, **options) for options in KINDS_OF_TIFF]
+    for mode in ("1", "P", "CMYK"):
+        encoded = io.BytesIO()
+        picture = Image.fromarray((pixels >> 8).astype(np.uint8)).convert(mode)
+        picture.save(encoded, "JPEG" if mode == "CMYK" else "PNG", **({"icc_profile": profile} if mode == "CMYK" else {}))
+        files.append(encoded.getvalue())
     files.append(imagecodecs.avif_encode(pixels[..., :3] >> 6, bitspersample=10))
     shallow = io.BytesIO()
     Image.fromarray((pixels >> 8).astype(np.uint8)).save(shallow, "AVIF", exif=exif.tobytes(), icc_profile=profile)
     return [*files, shallow.getvalue(), *with_extras((pixels >> 8).astype(np.uint8), exif.tobytes())]
+
+
+KINDS_OF_TIFF = (
+    {"photometric": "rgb", "compression": "lzw", "predictor": True},
+    {"photometric": "rgb", "tile": (16, 16), "bigtiff": True, "byteorder": ">"},
+    {"photometric": "rgb", "planarconfig": "separate"},
+    {"photometric": "cielab"},
+    {"photometric": "separated"},
+    {"photometric": "palette", "colormap": np.arange(768, dtype=np.uint16).reshape(3, 256) * 85},
+    {"photometric": "ycbcr", "compression": "jpeg"},
+    {"photometric": "miniswhite", "compression": "packbits", "bitspersample": 1},
+)
+
+
+def kind_of_tiff(pixels: np.ndarray, **options) -> bytes:
+    """16 bits where the kind has them."""
+    kind = options["photometric"]
+    if kind in ("palette", "ycbcr"):
+        pixels = (pixels >> 8).astype(np.uint8)
+    if kind in ("palette", "miniswhite"):
+        pixels = pixels[..., 0] if kind == "palette" else pixels[..., 0] > 30_000
+    if kind == "separated":
+        pixels = np.dstack([pixels, pixels[..., 0]])
+    if "planarconfig" in options:
+        pixels = np.moveaxis(pixels, -1, 0)
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.ascontiguousarray(pixels), metadata=None, **options)
+    return file.getvalue()
 
 
 def with_extras(pixels: np.ndarray, exif: bytes) -> list[bytes]:
@@ -82,7 +120,7 @@ DAMAGE = st.one_of(
 )
 
 
-def damaged(data: bytes, damage: list[tuple[str, int, bytes]]) -> bytes:
+def damaged(data: bytes, damage: list[tuple[str, int, bytes]], mend: bool) -> bytes:
     """A file with every damage done to it."""
     changed = bytearray(data)
     for kind, place, content in damage:
@@ -93,6 +131,20 @@ def damaged(data: bytes, damage: list[tuple[str, int, bytes]]) -> bytes:
             changed[place:place] = content
         else:
             changed[place : place + len(content)] = content[: len(changed) - place]
+    return mended(bytes(changed)) if mend else bytes(changed)
+
+
+def mended(data: bytes) -> bytes:
+    """A PNG whose chunks have right sums: what is damaged gets to those who read what is in them."""
+    if not data.startswith(SIGNATURE):
+        return data
+    changed, place = bytearray(data), len(SIGNATURE)
+    while place + 12 <= len(changed):
+        end = place + 8 + int.from_bytes(changed[place : place + 4], "big")
+        if end + 4 > len(changed):
+            break
+        changed[end : end + 4] = zlib.crc32(changed[place + 4 : end]).to_bytes(4, "big")
+        place = end + 4
     return bytes(changed)
 
 
@@ -115,10 +167,10 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(folder, outcomes, part):
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.sampled_from(ORIGINALS[part::PARTS]), st.lists(DAMAGE, min_size=1, max_size=4))
-    def check(original: bytes, damage: list[tuple[str, int, bytes]]) -> None:
+    @given(st.sampled_from(ORIGINALS[part::PARTS]), st.lists(DAMAGE, min_size=1, max_size=4), st.booleans())
+    def check(original: bytes, damage: list[tuple[str, int, bytes]], mend: bool) -> None:
         path = folder / "damaged"
-        path.write_bytes(damaged(original, damage))
+        path.write_bytes(damaged(original, damage, mend))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             within(HANG, lambda: read_and_write(path, outcomes), "a damaged file")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from foundir_hf.files import IMAGE_SUFFIXES
+from foundir_hf.manifest import MANIFEST
 from foundir_hf.photo import WRITERS
 from foundir_hf.plan import find_photos, plan_photos
 
@@ -153,3 +157,32 @@ def test_without_an_extra_a_line_says_which_to_install(photos, tmp_path, monkeyp
     assert found.passed_over == {".heic (pip install 'foundir_hf[heic]' adds what reads it)": [photos / "one.heic"]}
     with pytest.raises(ValueError, match=re.escape(f"{photos / 'one.heic'}: pip install 'foundir_hf[heic]'")):
         plan_photos([photos / "one.heic"], tmp_path / "out")
+
+
+def test_an_input_that_is_named_as_the_output_is_refused_as_such(photos):
+    file = next(iter(sorted(photos.rglob("*.png"))))
+    with pytest.raises(ValueError, match="is an input; originals are never overwritten"):
+        plan_photos([file], file)
+
+
+def test_a_folder_that_may_not_be_read_does_not_cost_the_others(photos):
+    """Root may read everything, unless it gives that up."""
+    (photos / "deep").chmod(0)
+    plan = "import sys; from pathlib import Path; from foundir_hf.plan import plan_photos\n"
+    plan += (
+        "plan = plan_photos([Path(sys.argv[1])], Path(sys.argv[2])); print([job.source.name for job in plan.jobs], list(plan.passed_over))"
+    )
+    give_up = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    done = subprocess.run([*give_up, sys.executable, "-c", plan, str(photos), "out"], capture_output=True, text=True, check=False)
+    (photos / "deep").chmod(0o755)
+    assert done.stdout == "['one.png'] ['folder that cannot be read']\n", done.stderr
+
+
+def test_what_was_made_in_the_same_folder_is_no_input(photos):
+    """`restore F -o F --format tif`, twice."""
+    first = plan_photos([photos], photos, suffix=".tif")
+    for job in first.jobs:
+        job.target.write_bytes(b"")
+    lines = [json.dumps({"output": first.output(job), "status": "restored"}) for job in first.jobs]
+    (photos / MANIFEST).write_text("\n".join(lines))
+    assert plan_photos([photos], photos, suffix=".tif").jobs == first.jobs

@@ -174,7 +174,9 @@ def test_the_command_line_goes_on_where_the_other_engine_stopped(photos, out, ch
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--dry-run",), "--dry-run"),
+        (("--change-map", "map.png"), "`--change-map` is of a single photograph; there are 20."),
+        (("-o", "x.png"), "names a file; --engine ray needs a folder"),
+        (("-o", "-"), "`-` is for --engine local"),
         (("--checkpoint", "no/such"), "no/such"),
         (("--tile-size", "48", "--tile-overlap", "0"), "`--tile-size` must be a multiple of 32"),
     ],
@@ -184,6 +186,22 @@ def test_mistakes_are_one_line(photos, out, checkpoint, capsys, arguments, said)
     told = capsys.readouterr().err.splitlines()
     assert (code, len(told)) == (2, 1)
     assert said in told[0]
+
+
+def test_a_dry_run_of_many_workers_starts_none_and_a_map_is_drawn_by_one(photos, out, checkpoint, capsys, monkeypatch, tmp_path):
+    arguments = ["restore", str(photos / "00.png"), "-o", str(out), "--checkpoint", str(checkpoint), "--engine", "ray", "--workers", "1"]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert "dry run: 1 to restore, 0 restored before, 0 would fail; 0.0 megapixels, about" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*arguments[:3], f"file://{out}", *arguments[4:], "--dry-run"]) == 2
+    assert "`--dry-run` is for paths" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--change-map", "map.png"]) == 0
+    with Image.open(tmp_path / "map.png") as drawn:
+        assert drawn.width >= 72
+    capsys.readouterr()
+    assert main([*arguments, "--dry-run", "--change-map", "other.png"]) == 0
+    assert "dry run: 0 to restore, 1 restored before" in capsys.readouterr().err
 
 
 def test_a_url_needs_the_engine_that_knows_it(tmp_path, capsys):

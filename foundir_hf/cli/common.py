@@ -235,6 +235,11 @@ def some_place(text: str) -> Path | str:
     return text if is_url(text) else some_path(text)
 
 
+def told(error: Exception) -> str:
+    """What an exception says to a person: of one of the system, the file and what is the matter with it."""
+    return f"{error.filename}: {error.strerror}." if isinstance(error, OSError) and error.filename else str(error)
+
+
 def one_line(text: str) -> str:
     """Text with escapes for what would break a line or cannot be spelt: control characters and bytes of names that are no text."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: found[0].encode("unicode_escape").decode(), text)

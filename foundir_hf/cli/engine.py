@@ -8,7 +8,18 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from .common import check_options, generator, limits, load, pipeline_options, quiet_libraries, restoration_record, weight_hashes
+from .common import (
+    UsageError,
+    check_options,
+    check_writable,
+    generator,
+    limits,
+    load,
+    pipeline_options,
+    quiet_libraries,
+    restoration_record,
+    weight_hashes,
+)
 
 if TYPE_CHECKING:
     from ..batch import Batch, Record
@@ -30,6 +41,7 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
     facts = {"version": __version__, "weights": weight_hashes(arguments), "seed": arguments.seed}
     writing = {"metadata": arguments.metadata, "quality": arguments.quality}
     allowed, single = limits(arguments), len(plan.jobs) == 1
+    drawn = arguments.change_map and arguments.change_map.absolute()  # a worker may be in another folder
     record = restoration_record(str(arguments.checkpoint), facts["weights"], options, arguments.seed)
 
     def load_model() -> Callable[[Photo], Photo]:
@@ -47,8 +59,8 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
         def restored(photo: Photo) -> Photo:
             with stops_after(allowed.seconds, modules, "restoring it"):
                 result = restore_photo(pipeline, photo, generator=generator(arguments), **options)
-            if arguments.change_map:
-                write_picture(change_map(photo.image, result.image), arguments.change_map)
+            if drawn:
+                write_picture(change_map(photo.image, result.image), drawn)
             if result is photo or arguments.no_record or arguments.metadata == "none":
                 return result
             return result.changed(metadata=with_record(result.metadata, record))
@@ -64,3 +76,19 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
         limits=allowed,
         records=records,
     )
+
+
+def check_map(arguments: argparse.Namespace, count: int) -> None:
+    """Raises [`UsageError`] unless `--change-map` names a picture that can be written, of a single photograph; there are `count`."""
+    from ..pictures import PICTURE_SUFFIXES
+
+    path = arguments.change_map
+    if path is None:
+        return
+    if count > 1:
+        raise UsageError(f"`--change-map` is of a single photograph; there are {count}.")
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise UsageError(f"`--change-map` {path}: must end in one of {', '.join(PICTURE_SUFFIXES)}.")
+    if path.exists() and not arguments.overwrite:
+        raise UsageError(f"{path}: exists; pass --overwrite to replace it.")
+    check_writable(path.parent)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import __version__
-from .common import UsageError, checkpoint_folder, load, model_options, pick_device
+from .common import UsageError, WorkError, checkpoint_folder, load, model_options, one_line, pick_device
+
+if TYPE_CHECKING:
+    from ..formats.photograph import Photo
 
 
 def add_parser(commands) -> None:
     """Adds the verb to the command line."""
     parser = commands.add_parser("info", parents=[model_options()], help="show checkpoint, sizes, hashes and device, or a photograph")
     parser.add_argument("photographs", nargs="*", type=Path, metavar="FILE", help="show what this file holds, and what was done to it")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, checks_first=True)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the facts."""
     if arguments.photographs:
-        for path in arguments.photographs:
-            show_photograph(path)
+        show_photographs(arguments.photographs)
         return
     from ..hub import checkpoint_hashes
 
@@ -40,22 +44,39 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"sha256       {digest}  {name}")
 
 
-def show_photograph(path: Path) -> None:
-    """Prints what a photograph's file holds; raises [`UsageError`] if it cannot be read."""
-    from ..formats.record import read_record
-    from ..photo import PhotoError, read_photo
+def show_photographs(paths: list[Path]) -> None:
+    """Prints what photographs' files hold; one that cannot be read is told, and the others are shown.
 
-    try:
-        photo = read_photo(path)
-    except PhotoError as error:
-        raise UsageError(str(error)) from error
+    Raises [`WorkError`] if one was told, [`UsageError`] if none was shown.
+    """
+    from ..formats.decoder import Decoder
+    from ..formats.photograph import PhotoError
+    from ..formats.reading import read_file
+
+    failed = []
+    with Decoder() as decoder:
+        for path in paths:
+            try:
+                show_photograph(path, decoder.decode(read_file(path), path))
+            except (PhotoError, TimeoutError, MemoryError) as error:
+                failed.append(str(error) or f"{path}: out of memory.")
+    for error in failed[:-1]:
+        print(f"foundir: {one_line(error)}", file=sys.stderr)
+    if failed:
+        raise (UsageError if len(failed) == len(paths) else WorkError)(failed[-1])
+
+
+def show_photograph(path: Path, photo: Photo) -> None:
+    """Prints what a photograph's file holds."""
+    from ..formats.record import read_record
+
     width, height = photo.size
     kind = photo.encoded[0] if photo.encoded else "?"
     colours = ("grey" if photo.pixels.ndim == 2 else "RGB") + ("" if photo.alpha is None else " and alpha")
-    print(f"{path}\n{'picture':<12} {width} x {height} pixels, {colours}, {8 * photo.pixels.dtype.itemsize} bits ({kind})")
+    print(f"{one_line(str(path))}\n{'picture':<12} {width} x {height} pixels, {colours}, {8 * photo.pixels.dtype.itemsize} bits ({kind})")
     for name, part in vars(photo.metadata).items():
         if part:
-            size = f"{len(part)} {'chunks' if name == 'chunks' else 'bytes'}"
+            size = f"{len(part)} {name if name in ('chunks', 'segments') else 'bytes'}"
             print(f"{name:<12} {f'{part[0]:g} x {part[1]:g}' if name == 'dpi' else size}")
     for note in photo.notes:
         print(f"{'note':<12} {note}")

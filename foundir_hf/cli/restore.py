@@ -24,10 +24,11 @@ from .common import (
     restoration_options,
     some_path,
     some_place,
+    told,
     whole,
 )
-from .engine import make_batch
-from .results import conclude, tell
+from .engine import check_map, make_batch
+from .results import conclude, preview, tell
 from .streams import STREAM, read_paths, receive_photo, send_file, suffix_by_content
 
 if TYPE_CHECKING:
@@ -87,19 +88,19 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="foundir-") as streams:
         try:
             plan = _plan(arguments, Path(streams))
-            _check_map(arguments, plan)
+            check_map(arguments, len(plan.jobs))
             check_writable(plan.folder)
             # A folder has a manifest; beside a single file that was named nothing else appears.
             kept = not plan.single or (plan.folder / MANIFEST).exists()
             batch = make_batch(arguments, plan, None if kept else {})
             if arguments.dry_run:
-                _preview(arguments, batch)
+                preview(arguments, batch)
             else:
                 _restore(arguments, batch)
         except BrokenPipeError:
             raise
         except (ValueError, OSError) as error:  # of a photograph none arrives here
-            raise UsageError(str(error)) from error
+            raise UsageError(told(error)) from error
         if arguments.output == STREAM:
             send_file(plan.jobs[0].target)
 
@@ -131,22 +132,6 @@ def _plan(arguments: argparse.Namespace, streams: Path) -> Plan:
     return replace(plan, jobs=[replace(job, name=str(STREAM)) for job in plan.jobs]) if from_stdin else plan
 
 
-def _check_map(arguments: argparse.Namespace, plan: Plan) -> None:
-    """Raises [`UsageError`] unless `--change-map` names a picture that can be written, of a single photograph."""
-    from ..pictures import PICTURE_SUFFIXES
-
-    path = arguments.change_map
-    if path is None:
-        return
-    if len(plan.jobs) > 1:
-        raise UsageError(f"`--change-map` is of a single photograph; there are {len(plan.jobs)}.")
-    if path.suffix.lower() not in PICTURE_SUFFIXES:
-        raise UsageError(f"`--change-map` {path}: must end in one of {', '.join(PICTURE_SUFFIXES)}.")
-    if path.exists() and not arguments.overwrite:
-        raise UsageError(f"{path}: exists; pass --overwrite to replace it.")
-    check_writable(path.parent)
-
-
 def _restore(arguments: argparse.Namespace, batch: Batch) -> None:
     """Runs the batch and tells of every photograph. Raises [`WorkError`] if some failed."""
     from tqdm.auto import tqdm
@@ -160,20 +145,3 @@ def _restore(arguments: argparse.Namespace, batch: Batch) -> None:
     counts, elapsed = Counter(result.status for result in results), tqdm.format_interval(time.monotonic() - start)
     summary = f"{counts['restored']} of {len(results)} restored, {counts['skipped']} before, {counts['failed']} failed, in {elapsed}."
     conclude(batch.plan.passed_over, results, summary)
-
-
-def _preview(arguments: argparse.Namespace, batch: Batch) -> None:
-    """Tells what would be done, and how long it may take. Raises [`WorkError`] if some would fail."""
-    from tqdm.auto import tqdm
-
-    results = list(batch.preview())
-    for result in results:
-        tell(arguments, result, quiet=len(results) == 1)
-    counts = Counter(result.status for result in results)
-    megapixels = sum(result.record["megapixels"] for result in results if result.status == "pending")
-    summary = f"dry run: {counts['pending']} to restore, {counts['skipped']} restored before, {counts['failed']} would fail"
-    if megapixels:
-        seconds, measured = batch.seconds_per_megapixel()
-        how = "by earlier photographs" if measured else "by a small picture"
-        summary += f"; {megapixels:.1f} megapixels, about {tqdm.format_interval(megapixels * seconds)} ({seconds:.2f} s a megapixel, {how})"
-    conclude(batch.plan.passed_over, results, f"{summary}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from .common import WorkError, one_line
 from .streams import STREAM
 
 if TYPE_CHECKING:
-    from ..batch import Result
+    from ..batch import Batch, Result
 
 
 def tell(arguments: argparse.Namespace, result: Result, *, quiet: bool) -> None:
@@ -31,10 +32,14 @@ def tell(arguments: argparse.Namespace, result: Result, *, quiet: bool) -> None:
 
 
 def conclude(passed_over: Mapping[str, list[Path]], results: list[Result], summary: str) -> None:
-    """Tells what was passed over, and the summary. Raises [`WorkError`] if a photograph failed."""
+    """Tells what was passed over, and the summary. Raises [`WorkError`] if a photograph failed, or a folder could not be looked into."""
+    from ..plan import UNREADABLE
+
     tell_passed_over(passed_over)
     if any(result.status == "failed" for result in results):
         raise WorkError(results[0].record["error"] if len(results) == 1 else summary)
+    if UNREADABLE in passed_over:
+        raise WorkError(summary)
     print(f"foundir: {summary}", file=sys.stderr)
 
 
@@ -42,3 +47,22 @@ def tell_passed_over(passed_over: Mapping[str, list[Path]]) -> None:
     """Prints a line a kind of files that are no photographs."""
     for kind, files in sorted(passed_over.items()):
         print(one_line(f"foundir: passed over {len(files)} x {kind}: {files[0]}{', ...' if len(files) > 1 else ''}"), file=sys.stderr)
+
+
+def preview(arguments: argparse.Namespace, batch: Batch, workers: int = 1) -> None:
+    """Tells what would be done, and how long so many workers may take. Raises [`WorkError`] if some would fail."""
+    from tqdm.auto import tqdm
+
+    results = list(batch.preview())
+    for result in results:
+        tell(arguments, result, quiet=len(results) == 1)
+    counts = Counter(result.status for result in results)
+    megapixels = sum(result.record["megapixels"] for result in results if result.status == "pending")
+    summary = f"dry run: {counts['pending']} to restore, {counts['skipped']} restored before, {counts['failed']} would fail"
+    if megapixels:
+        seconds, measured = batch.seconds_per_megapixel()
+        how = "by earlier photographs" if measured else "by a small picture"
+        shared = f", {workers} workers" if workers > 1 else ""
+        time = tqdm.format_interval(megapixels * seconds / workers)
+        summary += f"; {megapixels:.1f} megapixels, about {time} ({seconds:.2f} s a megapixel, {how}{shared})"
+    conclude(batch.plan.passed_over, results, f"{summary}.")

@@ -7,24 +7,26 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .common import UsageError, check_writable
-from .engine import make_batch
-from .results import conclude, tell
+from .common import UsageError, check_writable, told
+from .engine import check_map, make_batch
+from .results import conclude, preview, tell
 from .streams import STREAM, read_paths
+
+if TYPE_CHECKING:
+    from ..batch import Batch
+    from ..remote import Transfers
 
 
 def restore_scaled(arguments: argparse.Namespace) -> None:
     """Restores on Ray. Raises [`UsageError`], and [`WorkError`] if some photographs failed."""
-    for name, given in (("--dry-run", arguments.dry_run), ("--change-map", arguments.change_map)):
-        if given:
-            raise UsageError(f"`{name}` is for --engine local.")
     if STREAM in [*arguments.paths, arguments.output]:
         raise UsageError("`-` is for --engine local.")
     try:
         _restore(arguments)
     except (ValueError, OSError) as error:  # of a photograph none arrives here
-        raise UsageError(str(error)) from error
+        raise UsageError(told(error)) from error
 
 
 def _restore(arguments: argparse.Namespace) -> None:
@@ -42,7 +44,11 @@ def _restore(arguments: argparse.Namespace) -> None:
     listed = read_paths(arguments.files_from) if arguments.files_from else []
     suffix = f".{arguments.format}" if arguments.format else None
     plan = plan_transfers(arguments.paths, arguments.output, listed, suffix)
+    check_map(arguments, len(plan.items))
     batch = make_batch(arguments, Plan([], Path()), {})
+    if arguments.dry_run:
+        _preview(arguments, batch, plan)
+        return
     with ExitStack() as stack:
         if is_url(output):
             ledger = stack.enter_context(RemoteManifest(output))
@@ -64,3 +70,21 @@ def _restore(arguments: argparse.Namespace) -> None:
     counts, elapsed = Counter(result.status for result in results), tqdm.format_interval(time.monotonic() - start)
     summary = f"{counts['restored']} of {len(results)} restored, {counts['skipped']} before, {counts['failed']} failed, in {elapsed}."
     conclude(plan.passed_over, results, summary)
+
+
+def _preview(arguments: argparse.Namespace, batch: Batch, transfers: Transfers) -> None:
+    """Tells what would be done, without Ray. Raises `ValueError` for URLs."""
+    from ..files import is_url
+    from ..manifest import read_records
+    from ..plan import Job, Plan
+    from ..scale import check_existing
+
+    output = str(arguments.output)
+    for place in (output, *(item.source for item in transfers.items)):
+        if is_url(place):
+            raise ValueError(f"{place}: `--dry-run` is for paths; to know how large it is, everything at a URL would have to be fetched.")
+    records = read_records(Path(output))
+    check_existing(batch, transfers.items, output, records)
+    jobs = [Job(Path(item.source), Path(item.target), item.source, item.target) for item in transfers.items]
+    with batch.decoder:
+        preview(arguments, batch.part(Plan(jobs, Path(output), passed_over=transfers.passed_over), records), arguments.workers or 1)

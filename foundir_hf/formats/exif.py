@@ -9,15 +9,24 @@ from dataclasses import dataclass
 WIDTH, HEIGHT, ORIENTATION = 0x0100, 0x0101, 0x0112
 EXIF, GPS, INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 PIXEL_WIDTH, PIXEL_HEIGHT = 0xA002, 0xA003
-THUMBNAIL, THUMBNAIL_BYTES = 0x0201, 0x0202
+# Where the picture of a thumbnail is, and how long it is: a JPEG, or plain rows.
+_THUMBNAILS = ((0x0201, 0x0202), (0x0111, 0x0117))
+_TEXT = 2  # TIFF's type of it
 _MARKER = b"Exif\0\0"  # in front of EXIF in a JPEG
-# What a TIFF's first directory says about the photograph; its other fields lay out its own file.
-DESCRIPTIVE = frozenset(
+# What lies below a directory, by the directory's own tag.
+_BELOW = {0: (EXIF, GPS), EXIF: (INTEROPERABILITY,)}
+# Fields of a TIFF's first directory that lay out its own file, or that metadata have elsewhere; the rest are EXIF.
+_LAYOUT = frozenset(
     {
-        0x010D, 0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298, 0x4746, 0x4749, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F,
-        0xC4A5, 0xC614, 0xC65A,
+        *range(254, 260), *range(262, 267), 273, 274, *range(277, 285), *range(288, 294), 296, 300, 301, 317, *range(320, 329), 330,
+        *range(332, 348), 351, *range(400, 404), 405, *range(433, 438), *range(512, 522), *range(529, 533), 559, 700,
+        *range(32995, 32999), 33421, 33422, 33723, 34377, 34675, 34732, 37724,
+        *(tag for tag in range(0xC612, 0xC900) if tag not in (0xC614, 0xC65A)),  # of DNG, whose pixels are others
     }
 )  # fmt: skip
+_LONGEST_FIELD = 4096  # bytes of what is not text: longer ones are somebody's data, and would fill a JPEG's EXIF
+# TIFF's types of whole numbers as `struct` has them, and the most that each holds.
+_WHOLE = {1: ("B", 2**8), 3: ("H", 2**16), 4: ("I", 2**32), 6: ("b", 2**7), 8: ("h", 2**15), 9: ("i", 2**31)}
 _BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 
@@ -77,12 +86,16 @@ class Structure:
         if count * size > len(self.data):
             raise ExifError(f"it claims {count} fields")
         fields: Directory = {}
+        room = 2 * len(self.data)  # or a small file could claim itself thousands of times
         for entry in range(place + head, place + head + count * size, size):
             tag, kind, values = self.number(entry, 2), self.number(entry + 2, 2), self.number(entry + 4, wide)
             length = _BYTES.get(kind, 0) * values
             inside = entry + 4 + wide
             where = inside if length <= wide else self.number(inside, wide)
             if kind in _BYTES and where + length <= len(self.data):  # others are left alone: nobody can read them
+                room -= length
+                if room < 0:
+                    raise ExifError("its fields overlap")
                 fields.setdefault(tag, Field(kind, values, self.data[where : where + length], entry, where))
         return fields, place + head + count * size
 
@@ -114,7 +127,7 @@ def parse(data: bytes) -> Structure:
 
 
 def without_marker(data: bytes | None) -> bytes | None:
-    """EXIF as it stands in files that are no JPEG."""
+    """EXIF as it stands in files that are no JPEG; some of these have the marker of one all the same."""
     return data.removeprefix(_MARKER) or None if data else None
 
 
@@ -127,7 +140,8 @@ def orientation(data: bytes) -> int:
     """In [1, 8]; 1, upright, for what is not in that range. Raises [`ExifError`]."""
     structure = parse(data)
     directory, _ = structure.directory(structure.first)
-    value = structure.value(directory[ORIENTATION]) if ORIENTATION in directory else 1
+    field = directory.get(ORIENTATION)
+    value = structure.value(field) if field and field.kind in _WHOLE else 1
     return value if 1 <= value <= 8 else 1
 
 
@@ -144,6 +158,8 @@ def edited(data: bytes, size: tuple[int, int], *, keep_gps: bool = True) -> byte
     Everything stays where it lies, because makers' notes hold offsets of their own. Raises [`ExifError`].
     """
     structure = parse(data)
+    if structure.big:
+        raise ExifError("it is a BigTIFF")
     result = bytearray(data)
     first, next_pointer = structure.directory(structure.first)
     details = structure.below(first, EXIF)
@@ -155,8 +171,11 @@ def edited(data: bytes, size: tuple[int, int], *, keep_gps: bool = True) -> byte
         (details, PIXEL_HEIGHT, size[1]),
     ):
         field = directory.get(tag)
-        if field is not None and field.count == 1 and field.kind in (3, 4) and value < 256 ** _BYTES[field.kind]:
-            result[field.place : field.place + len(field.data)] = struct.pack(structure.order + {3: "H", 4: "I"}[field.kind], value)
+        if field is None or not field.count or field.kind not in _WHOLE:
+            continue
+        letter, end = _WHOLE[field.kind]  # other types than the standard's and several values are followed too, by their first
+        if value < end:
+            struct.pack_into(structure.order + letter, result, field.place, value)
     following = structure.number(next_pointer, 4)
     if following:
         for field in _thumbnail(structure, following):
@@ -172,7 +191,11 @@ def edited(data: bytes, size: tuple[int, int], *, keep_gps: bool = True) -> byte
         result[next_pointer - 8 : next_pointer + 4] = bytes(12)
         count = structure.number(structure.first, 2) - 1
         result[structure.first : structure.first + 2] = struct.pack(f"{structure.order}H", count)
-    return bytes(result)
+    edited_structure = parse(bytes(result))
+    if edited_structure.first != structure.first:  # what was changed lay over what leads to it
+        raise ExifError("its parts overlap")
+    edited_structure.directory(structure.first)
+    return edited_structure.data
 
 
 def _thumbnail(structure: Structure, place: int) -> Iterator[Field]:
@@ -181,42 +204,67 @@ def _thumbnail(structure: Structure, place: int) -> Iterator[Field]:
         directory, _ = structure.directory(place)
     except ExifError:
         return
-    if THUMBNAIL in directory and THUMBNAIL_BYTES in directory:
-        start, length = structure.value(directory[THUMBNAIL]), structure.value(directory[THUMBNAIL_BYTES])
-        if start + length <= len(structure.data):
-            yield Field(7, length, bytes(length), directory[THUMBNAIL].entry, start)
+    for where, how_long in _THUMBNAILS:
+        if where in directory and how_long in directory:
+            start, length = structure.value(directory[where]), structure.value(directory[how_long])
+            if start + length <= len(structure.data):
+                yield Field(7, length, bytes(length), directory[where].entry, start)
 
 
-def of_tiff(data: bytes) -> bytes | None:
-    """The EXIF of a TIFF file: what its first directory says about the photograph, and the directories of the camera and of the place.
+def describes(tag: int, field: Field) -> bool:
+    """Whether a field of a TIFF's first directory says something about the photograph, and not how its own file is laid out."""
+    return tag not in _LAYOUT and field.count > 0
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A directory, and those below it by the tags that point to them."""
+
+    fields: Directory
+    below: dict[int, Tree]
+
+
+def tree(structure: Structure, directory: Directory, tag: int = 0) -> Tree:
+    """A directory, which the tag of that name points to (none to the first), with all below it that can be followed."""
+    below = {t: structure.below(directory, t) for t in _BELOW.get(tag, ())}
+    fields = {t: field for t, field in directory.items() if t not in (EXIF, GPS, INTEROPERABILITY)}
+    return Tree(fields, {t: tree(structure, part, t) for t, part in below.items() if part})
+
+
+def of_tiff(data: bytes, without: frozenset[int] = frozenset()) -> tuple[bytes | None, list[str]]:
+    """The EXIF of a TIFF file, and what of it cannot be kept: what its first directory says about the photograph, and those below it.
 
     Raises [`ExifError`].
+
+    Args:
+        data: The file.
+        without: Fields of the first directory that do not hold any more.
     """
     structure = parse(data)
     first, _ = structure.directory(structure.first)
-    kept = {tag: field for tag, field in first.items() if tag in DESCRIPTIVE}
-    below = {tag: structure.below(first, tag) for tag in (EXIF, GPS)}
-    below = {tag: {t: f for t, f in directory.items() if t != INTEROPERABILITY} for tag, directory in below.items() if directory}
-    if not kept and not below:
-        return None
+    whole = tree(structure, {tag: field for tag, field in first.items() if describes(tag, field) and tag not in without})
+    long = {tag: field for tag, field in whole.fields.items() if len(field.data) > _LONGEST_FIELD and field.kind != _TEXT}
+    kept = Tree({tag: field for tag, field in whole.fields.items() if tag not in long}, whole.below)
+    notes = [f"its field {tag} of {len(field.data)} bytes cannot be kept" for tag, field in long.items()]
+    if not kept.fields and not kept.below:
+        return None, notes
     head = (b"II*\0" if structure.order == "<" else b"MM\0*") + struct.pack(f"{structure.order}I", 8)
-    return head + written(kept, structure.order, 8, below)
+    return head + written(kept, structure.order, 8), notes
 
 
-def written(directory: Directory, order: str, place: int, below: dict[int, Directory] | None = None) -> bytes:
-    """A directory as bytes that begin at `place` of their file, with the directories below it by tag behind it."""
-    below = below or {}
-    tags = sorted({*directory, *below})
+def written(directory: Tree, order: str, place: int) -> bytes:
+    """A directory as bytes that begin at `place` of their file, with those below it behind it."""
+    tags = sorted({*directory.fields, *directory.below})
     entries, behind = bytearray(), bytearray()
     start = place + 2 + 12 * len(tags) + 4
     for tag in tags:
         if len(behind) % 2:
             behind += b"\0"
-        if tag in below:
+        if tag in directory.below:
             field, value = Field(4, 1, b"", 0, 0), struct.pack(f"{order}I", start + len(behind))
-            behind += written(below[tag], order, start + len(behind))
+            behind += written(directory.below[tag], order, start + len(behind))
         else:
-            field = directory[tag]
+            field = directory.fields[tag]
             value = field.data.ljust(4, b"\0")
             if len(field.data) > 4:
                 value = struct.pack(f"{order}I", start + len(behind))

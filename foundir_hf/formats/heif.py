@@ -41,6 +41,7 @@ def is_heic(data: bytes) -> bool:
 def read_avif(data: bytes, limits: Limits) -> Photo:
     """An AVIF at its depth. Raises [`PhotoError`], and whatever Pillow and imagecodecs do."""
     photo = raster.read(data, limits)
+    photo = replace(photo, metadata=_with_colours(photo.metadata, *_avif_colours(data)))
     depth = _avif_depth(data)
     if depth == 8:
         return photo
@@ -55,6 +56,19 @@ def _avif_depth(data: bytes) -> int:
     place = data.find(b"av1C")
     flags = data[place + 6] if 0 <= place < len(data) - 6 else 0
     return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
+
+
+def _avif_colours(data: bytes) -> tuple[int, int]:
+    """Primaries and transfer, by the numbers of H.273, of its first box about colours; 2 stands for what is not said."""
+    place = data.find(b"colrnclx")
+    return struct.unpack_from(">HH", data, place + 8) if 0 <= place < len(data) - 12 else (2, 2)
+
+
+def _with_colours(metadata: Metadata, primaries: int, transfer: int) -> Metadata:
+    """Metadata of a PNG's chunk that tells such colours, BT.2020 or HDR, say, unless a profile does or they are sRGB's."""
+    if metadata.icc_profile is not None or (primaries, transfer) in _PLAIN or max(primaries, transfer) > 255:
+        return metadata
+    return replace(metadata, chunks=((b"cICP", bytes([primaries, transfer, 0, 1])),))
 
 
 def read_heic(data: bytes, limits: Limits) -> Photo:
@@ -82,9 +96,7 @@ def read_heic(data: bytes, limits: Limits) -> Photo:
         exif=exif.without_marker(info.get("exif")), icc_profile=info.get("icc_profile") or None, xmp=info.get("xmp") or None
     )
     colours = info.get("nclx_profile") or {}
-    plain = (colours.get("color_primaries", 2), colours.get("transfer_characteristics", 2))
-    if metadata.icc_profile is None and plain not in _PLAIN:  # BT.2020 or HDR, say: a PNG can tell it
-        metadata = replace(metadata, chunks=((b"cICP", bytes([*plain, 0, 1])),))
+    metadata = _with_colours(metadata, colours.get("color_primaries", 2), colours.get("transfer_characteristics", 2))
     if metadata.exif is not None:
         try:
             # HEIC turns its picture itself; what its EXIF says about that is a copy that readers must not follow.

@@ -25,6 +25,7 @@ class Metadata:
         dpi: Pixels per inch, across and down.
         comment: Of a JPEG.
         chunks: Of a PNG, `(type, data)`, those that other formats do not know: text, gamma, chromaticities, cICP.
+        segments: Of a JPEG, `(marker, data)`, those that other formats do not know: of makers of cameras, and further comments.
     """
 
     exif: bytes | None = None
@@ -34,6 +35,7 @@ class Metadata:
     dpi: tuple[float, float] | None = None
     comment: bytes | None = None
     chunks: tuple[tuple[bytes, bytes], ...] = ()
+    segments: tuple[tuple[int, bytes], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,23 +12,37 @@ import numpy as np
 from .photograph import Metadata, PhotoError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_XMP = b"XML:com.adobe.xmp\0\0\0\0\0"
+_XMP = b"XML:com.adobe.xmp\0"
+_XMP_PLAIN = _XMP + bytes(4)  # not compressed, in no language
+_MARKER = b"Exif\0\0"  # of a JPEG's EXIF, which some writers leave in front
 _INCH = 0.0254  # metres
 # What only a PNG can say, and may go into another PNG whatever happened to the pixels.
-_KEPT = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"tEXt", b"zTXt", b"iTXt"})
+_KEPT = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"tEXt", b"zTXt", b"iTXt", b"tIME"})
+TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _LONGEST_PROFILE = 2**26  # bytes, of a profile or text that unpacks without end
 
 
-def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """`(type, content)` of each chunk; ends where the file does. Damaged ones are left out, unless the picture needs them."""
+def _spans(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """`(type, where its content begins, where it ends)` of each chunk, up to the end of the picture or the file."""
     place = len(SIGNATURE)
     while place + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, place)
-        kind, content = data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
-        end = place + 8 + length
-        if len(content) == length and (kind[:1].isupper() or data[end : end + 4] == struct.pack(">I", zlib.crc32(kind + content))):
-            yield kind, content
-        place = end + 4
+        kind, start = data[place + 4 : place + 8], place + 8
+        if start + length + 4 > len(data):
+            return
+        yield kind, start, start + length
+        if kind == b"IEND":
+            return
+        place = start + length + 4
+
+
+def chunks(data: bytes, notes: list[str] | None = None) -> Iterator[tuple[bytes, bytes]]:
+    """`(type, content)` of each chunk. Damaged ones are left out and noted, unless the picture needs them."""
+    for kind, start, end in _spans(data):
+        if kind[:1].isupper() or data[end : end + 4] == struct.pack(">I", zlib.crc32(data[start - 4 : end])):
+            yield kind, data[start:end]
+        elif notes is not None and kind.isalpha():
+            notes.append(f"a chunk {kind.decode()} is damaged and was dropped")
 
 
 def header(data: bytes) -> tuple[int, int, int]:
@@ -39,11 +53,21 @@ def header(data: bytes) -> tuple[int, int, int]:
     return width, height, depth
 
 
-def read_deep(data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pixels and alpha of a PNG of 16 bits."""
+def is_interlaced(data: bytes) -> bool:
+    """Of libpng as imagecodecs calls it, such files of 8 bits are better read by others: it warns on stderr."""
+    return data[28] != 0
+
+
+def read_pixels(data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pixels and alpha. Raises what imagecodecs does, for less data than the header claims too."""
     # libpng prints what it finds in other chunks.
-    needed = [(kind, content) for kind, content in chunks(data) if kind[:1].isupper() or kind == b"tRNS"]
-    return split_alpha(imagecodecs.png_decode(SIGNATURE + b"".join(_chunk(*chunk) for chunk in needed)))
+    needed = [data[start - 8 : end + 4] for kind, start, end in _spans(data) if kind[:1].isupper() or kind == b"tRNS"]
+    try:
+        return split_alpha(imagecodecs.png_decode(SIGNATURE + b"".join(needed)))
+    except imagecodecs.PngError:
+        if needed and needed[-1][4:8] != b"IEND":
+            raise PhotoError("image file is truncated") from None
+        raise
 
 
 def split_alpha(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -55,25 +79,46 @@ def split_alpha(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return (pixels[..., 0] if channels < 3 else pixels[..., :3]), alpha
 
 
-def read_metadata(data: bytes) -> Metadata:
-    """All that is not the picture."""
-    exif, profile, xmp, dpi, kept = None, None, None, None, []
-    for kind, content in chunks(data):
+def read_metadata(data: bytes) -> tuple[Metadata, tuple[str, ...]]:
+    """All that is not the picture, and what of it cannot be kept, one line each."""
+    exif, profile, xmp, dpi, kept, notes = None, None, None, None, [], []
+    for kind, content in chunks(data, notes):
         if kind == b"eXIf":
-            exif = content
+            exif = content.removeprefix(_MARKER)
         elif kind == b"iCCP":
-            packed = content.partition(b"\0")[2][1:]
-            profile = _unpacked(packed)
-        elif kind == b"iTXt" and content.startswith(_XMP):
-            xmp = content.removeprefix(_XMP)
-        elif kind == b"pHYs" and len(content) == 9:
-            across, down, unit = struct.unpack(">IIB", content)
+            profile = _unpacked(content.partition(b"\0")[2][1:])
+            notes += [] if profile else ["its colour profile is damaged and was dropped"]
+        elif kind == b"iTXt" and content.startswith(_XMP) and (packet := _packet(content.removeprefix(_XMP))):
+            xmp = packet
+        elif kind == b"pHYs":
+            across, down, unit = struct.unpack(">IIB", content) if len(content) == 9 else (0, 0, 1)
             # Without a unit it is the shape of a pixel, which only a PNG can say.
             dpi = (across * _INCH, down * _INCH) if unit == 1 else None
             kept += [] if unit == 1 else [(kind, content)]
-        elif kind in _KEPT:
+        elif kind in _KEPT or (
+            kind[:1].islower() and kind[3:].islower() and kind.isalpha()
+        ):  # PNG's own sign of what may be copied by who does not know it
             kept.append((kind, content))
-    return Metadata(exif=exif, icc_profile=profile, xmp=xmp, dpi=dpi, chunks=tuple(kept))
+        elif kind == b"IEND" and (behind := len(data) - data.rfind(b"IEND") - 8) > 0:
+            notes.append(f"{behind} bytes behind its picture cannot be kept")
+    return Metadata(exif=exif, icc_profile=profile, xmp=xmp, dpi=dpi, chunks=tuple(kept)), tuple(notes)
+
+
+def _may_be_copied(kind: bytes) -> bool:
+    """Whether PNG's own sign says so of a chunk, to whoever does not know it."""
+    return kind.isalpha() and kind[:1].islower() and kind[3:].islower()
+
+
+def _packet(content: bytes) -> bytes | None:
+    """XMP of a chunk of text, behind its keyword."""
+    flags, _, rest = content[:2], *content[2:].partition(b"\0")[1:]
+    text = rest.partition(b"\0")[2]
+    return _unpacked(text) if flags[:1] == b"\1" else text or None
+
+
+def says_place(chunk: tuple[bytes, bytes]) -> bool:
+    """Whether a chunk holds EXIF or XMP as text (ImageMagick writes such ones), in which the place may be."""
+    return chunk[0] in TEXT and chunk[1].startswith((b"Raw profile type ", _XMP))
 
 
 def _unpacked(packed: bytes) -> bytes | None:
@@ -96,7 +141,7 @@ def write(pixels: np.ndarray, alpha: np.ndarray | None, metadata: Metadata) -> b
         (kind, content)
         for kind, content in metadata.chunks
         # A profile tells more than these, and a reader must not have to choose.
-        if kind not in (b"tEXt", b"zTXt", b"iTXt") and not (metadata.icc_profile and kind == b"sRGB")
+        if kind not in TEXT and not (metadata.icc_profile and kind == b"sRGB")
     ]
     if metadata.icc_profile:
         first.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc_profile)))
@@ -105,8 +150,8 @@ def write(pixels: np.ndarray, alpha: np.ndarray | None, metadata: Metadata) -> b
     if metadata.exif:
         first.append((b"eXIf", metadata.exif))
     if metadata.xmp:
-        first.append((b"iTXt", _XMP + metadata.xmp))
-    first += [chunk for chunk in metadata.chunks if chunk[0] in (b"tEXt", b"zTXt", b"iTXt")]
+        first.append((b"iTXt", _XMP_PLAIN + metadata.xmp))
+    first += [chunk for chunk in metadata.chunks if chunk[0] in TEXT]
     after_header = len(SIGNATURE) + 25
     return bytes(encoded[:after_header]) + b"".join(_chunk(*chunk) for chunk in first) + encoded[after_header:]
 

@@ -6,21 +6,22 @@ import io
 import struct
 import threading
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import PIL.Image
 from PIL import JpegImagePlugin
 
+from . import jpeg
 from .colour import from_cmyk
 from .exif import with_marker, without_marker
 from .limits import Limits
 from .photograph import Metadata, Photo, PhotoError
 
-_RESOURCES = b"Photoshop 3.0\0"
 _INCH = 0.0254  # metres
-_LONGEST_SEGMENT = 65533  # bytes of a JPEG's segment behind its length
-LONGEST_PACKET = _LONGEST_SEGMENT - 29  # of EXIF or XMP in a JPEG, behind the name in front of it
+# What Pillow is asked to read: it knows many more formats, and hands one of them, EPS, to Ghostscript, which runs what is in it.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "WEBP")
 # JPEG at full chroma resolution: the model must not restore what its own file takes away. WEBP keeps colours under full transparency too.
 OPTIONS: dict[str, dict[str, Any]] = {
     "BMP": {},
@@ -33,12 +34,12 @@ def open_picture(file: Any, limits: Limits) -> PIL.Image.Image:
     """Pillow's picture of a file, not decoded yet. Raises [`PhotoError`] if it is too large, and whatever Pillow does."""
     allowed = PIL.Image.MAX_IMAGE_PIXELS
     if allowed is None or limits.megapixels * 1e6 <= 2 * allowed:
-        image = PIL.Image.open(file)
+        image = PIL.Image.open(file, formats=_FORMATS)
     else:
         with _PILLOWS_LIMIT:  # which is the whole process's
             PIL.Image.MAX_IMAGE_PIXELS = None
             try:
-                image = PIL.Image.open(file)
+                image = PIL.Image.open(file, formats=_FORMATS)
             finally:
                 PIL.Image.MAX_IMAGE_PIXELS = allowed
     try:
@@ -54,38 +55,38 @@ _PILLOWS_LIMIT = threading.Lock()
 
 def read(data: bytes, limits: Limits) -> Photo:
     """A still picture of 8 bits, or of deeper grey. Raises [`PhotoError`], and whatever Pillow does."""
-    notes = []
+    notes: tuple[str, ...] = ()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged metadata, which are not looked at, and of large pictures
         with open_picture(io.BytesIO(data), limits) as image:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # an MPO's first frame is the photograph
                 raise PhotoError(f"has {frames} frames; only still photographs can be restored.")
+            if isinstance(image, JpegImagePlugin.JpegImageFile):
+                jpeg.check_frame(data)
             image.load()
-            pixels, alpha = _numbers(image)
-            if image.format == "MPO" or any(part.startswith(b"MPF\0") for _, part in getattr(image, "applist", ())):
-                notes.append("a second picture in it, a gain map (Ultra HDR) or a preview, cannot be kept")
-            if image.format == "BMP" and image.mode == "RGB":
-                alpha = _padding_that_is_alpha(data, image.size)
-            quantization = dict(image.quantization) if isinstance(image, JpegImagePlugin.JpegImageFile) else None
-            kind = "JPEG" if image.format == "MPO" else image.format or ""
-            return Photo(pixels, alpha, _metadata(image), (kind, data), quantization, tuple(notes))
+            converted: list[str] = []
+            pixels, alpha = _numbers(image, converted)
+            metadata, quantization, kind = _metadata(image), None, image.format or ""
+            if isinstance(image, JpegImagePlugin.JpegImageFile):  # MPO is one too
+                metadata, notes = jpeg.read_metadata(data)
+                quantization, kind = dict(image.quantization), "JPEG"
+            elif image.format == "BMP":
+                metadata = replace(metadata, icc_profile=_profile_of_bmp(data))
+                if image.mode == "RGB":
+                    alpha = _padding_that_is_alpha(data, image.size)
+            if image.mode == "CMYK":  # it would misread the RGB that is written
+                metadata = replace(metadata, icc_profile=None)
+            return Photo(pixels, alpha, metadata, (kind, data), quantization, (*notes, *converted))
 
 
 def _metadata(image: PIL.Image.Image) -> Metadata:
+    """Of WebP, BMP and AVIF."""
     info = image.info
-    resources = [part for name, part in getattr(image, "applist", ()) if name == "APP13" and part.startswith(_RESOURCES)]
     dpi = info.get("dpi")
     dpi = (float(dpi[0]), float(dpi[1])) if isinstance(dpi, tuple) and min(dpi) > 1 else None
-    comment = info.get("comment")
     return Metadata(
-        exif=without_marker(info.get("exif")),
-        # It would misread the RGB that is written.
-        icc_profile=None if image.mode == "CMYK" else info.get("icc_profile") or None,
-        xmp=_bytes(info.get("xmp")),
-        iptc=b"".join(part.removeprefix(_RESOURCES) for part in resources) or None,
-        dpi=dpi,
-        comment=comment if isinstance(comment, bytes) and comment else None,
+        exif=without_marker(info.get("exif")), icc_profile=info.get("icc_profile") or None, xmp=_bytes(info.get("xmp")), dpi=dpi
     )
 
 
@@ -93,10 +94,11 @@ def _bytes(value: object) -> bytes | None:
     return value.encode() if isinstance(value, str) else value if isinstance(value, bytes) and value else None
 
 
-def _numbers(image: PIL.Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+def _numbers(image: PIL.Image.Image, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
     """Any mode -> pixels and alpha."""
     if image.mode == "CMYK":
-        return from_cmyk(np.asarray(image), image.info.get("icc_profile")), None
+        notes.append("its CMYK became sRGB")
+        return from_cmyk(np.asarray(image), image.info.get("icc_profile"), notes), None
     if image.mode == "F":
         return np.asarray(image, np.float32), None
     if image.mode.startswith("I"):  # grey of 16 bits
@@ -122,6 +124,14 @@ def _padding_that_is_alpha(data: bytes, size: tuple[int, int]) -> np.ndarray | N
     return np.ascontiguousarray(alpha) if alpha.any() and alpha.min() < 255 else None
 
 
+def _profile_of_bmp(data: bytes) -> bytes | None:
+    """The colour profile behind a BMP whose header (BITMAPV5HEADER) speaks of one."""
+    if len(data) < 138 or struct.unpack_from("<I", data, 14) != (124,) or data[70:74] != b"DEBM":
+        return None
+    start, length = struct.unpack_from("<II", data, 126)
+    return data[14 + start : 14 + start + length] or None
+
+
 def write(
     pixels: np.ndarray, alpha: np.ndarray | None, metadata: Metadata, kind: str, *, quality: int | None, quantization: dict | None
 ) -> bytes:
@@ -142,14 +152,14 @@ def write(
     if metadata.dpi:
         options["dpi"] = metadata.dpi
     if kind != "BMP":
-        options |= {name: part for name, part in (("icc_profile", metadata.icc_profile), ("xmp", metadata.xmp)) if part}
+        if metadata.icc_profile:
+            options["icc_profile"] = metadata.icc_profile
         if metadata.exif:
             options["exif"] = with_marker(metadata.exif)
+    if kind == "WEBP" and metadata.xmp:
+        options["xmp"] = metadata.xmp
     if kind == "JPEG":
-        if metadata.comment:
-            options["comment"] = metadata.comment
-        if metadata.iptc:
-            options["extra"] = _segments(metadata.iptc)
+        options["extra"] = jpeg.written(metadata)
     encoded = io.BytesIO()
     image.save(encoded, kind, **options)
     return encoded.getvalue()
@@ -180,10 +190,3 @@ def _mean_step() -> float:
 
 
 _MEAN_STEP = _mean_step()
-
-
-def _segments(resources: bytes) -> bytes:
-    """Photoshop's resources as segments of a JPEG."""
-    room = _LONGEST_SEGMENT - len(_RESOURCES)
-    parts = [resources[start : start + room] for start in range(0, len(resources), room)]
-    return b"".join(b"\xff\xed" + (len(_RESOURCES) + len(part) + 2).to_bytes(2, "big") + _RESOURCES + part for part in parts)

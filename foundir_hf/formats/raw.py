@@ -58,7 +58,8 @@ def read(data: bytes, limits: Limits) -> Photo:
     try:
         structure = exif.parse(data)
         packet = structure.directory(structure.first)[0].get(_XMP)
-        metadata = Metadata(exif=exif.of_tiff(data), xmp=packet.data if packet and packet.data else None)
+        said, notes = exif.of_tiff(data)
+        metadata = Metadata(exif=said, xmp=packet.data if packet and packet.data else None)
     except (exif.ExifError, struct.error):
         notes.append("its EXIF is kept in a way that is not known and was dropped")
     return Photo(pixels, None, metadata, ("RAW", data), notes=tuple(notes))

@@ -8,17 +8,11 @@ from dataclasses import replace
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
+from . import xmp
 from .photograph import Metadata
 
 NAMESPACE = "https://github.com/foundir-hf/foundir_hf/ns/1.0/"
-_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
-_OWN = re.compile(rb"<rdf:Description\b[^>]*xmlns:foundir=[^>]*/>\s*")
-_END = re.compile(rb"</(?:[A-Za-z_][\w.-]*:)?RDF\s*>")
-_EMPTY = (
-    b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>\n<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="'
-    + _RDF.encode()
-    + b'">\n</rdf:RDF></x:xmpmeta>\n<?xpacket end="w"?>'
-)
+_DESCRIPTION = re.compile(rb"<rdf:Description\b[^<>]*+>\n?")
 
 
 def with_record(metadata: Metadata, record: Mapping[str, str]) -> Metadata:
@@ -29,26 +23,31 @@ def with_record(metadata: Metadata, record: Mapping[str, str]) -> Metadata:
         record: Names, of letters and underscores, and what they stand for.
     """
     attributes = " ".join(f"foundir:{name}={quoteattr(value)}" for name, value in record.items())
-    own = f'<rdf:Description rdf:about="" xmlns:rdf="{_RDF}" xmlns:foundir="{NAMESPACE}" {attributes}/>\n'.encode()
-    packet = _OWN.sub(b"", metadata.xmp or _EMPTY)
-    ends = list(_END.finditer(packet))
-    if not ends:
-        return metadata
-    return replace(metadata, xmp=packet[: ends[-1].start()] + own + packet[ends[-1].start() :])
+    own = f'<rdf:Description rdf:about="" xmlns:rdf="{xmp.RDF}" xmlns:foundir="{NAMESPACE}" {attributes}/>\n'.encode()
+    packet = xmp.with_description(_without_own(metadata.xmp or xmp.EMPTY), own)
+    return metadata if packet is None else replace(metadata, xmp=packet)
 
 
 def is_record_alone(metadata: Metadata) -> bool:
     """Whether the XMP is there for the record only."""
-    return metadata.xmp is not None and _OWN.sub(b"", metadata.xmp) == _EMPTY
+    return metadata.xmp is not None and _without_own(metadata.xmp) == xmp.EMPTY
+
+
+def _is_own(description: bytes) -> bool:
+    return b"xmlns:foundir=" in description and description.rstrip().endswith(b"/>")
+
+
+def _without_own(packet: bytes) -> bytes:
+    return _DESCRIPTION.sub(lambda found: b"" if _is_own(found[0]) else found[0], packet)
 
 
 def read_record(metadata: Metadata) -> dict[str, str]:
     """What [`with_record`] wrote; empty if there is nothing."""
-    found = _OWN.search(metadata.xmp or b"")
-    if found is None:
+    own = [found[0] for found in _DESCRIPTION.finditer(metadata.xmp or b"") if _is_own(found[0])]
+    if not own:
         return {}
     try:
-        attributes = ElementTree.fromstring(found[0]).attrib
+        attributes = ElementTree.fromstring(own[0]).attrib
     except ElementTree.ParseError:
         return {}
     return {name.removeprefix(f"{{{NAMESPACE}}}"): value for name, value in attributes.items() if name.startswith(f"{{{NAMESPACE}}}")}

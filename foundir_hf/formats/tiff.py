@@ -11,45 +11,70 @@ import tifffile
 from tifffile import EXTRASAMPLE, PHOTOMETRIC
 
 from . import exif as exif_module
+from . import resources
 from .colour import from_cmyk, from_lab
 from .limits import Limits
-from .photograph import Metadata, Photo, PhotoError
+from .photograph import Metadata, Photo, PhotoError, as_type
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what cannot be read arrives as an exception, what can be is nobody's business
-_IPTC, _PHOTOSHOP, _XMP, _PROFILE = 33723, 34377, 700, 34675
+_IPTC, _PHOTOSHOP, _XMP, _PROFILE, _WHITE = 33723, 34377, 700, 34675, 318
 _CENTIMETRE = 3
+_CONVERTED = frozenset({PHOTOMETRIC.SEPARATED, PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB})  # to sRGB
+_MOST_PAGES = 1000
+_MOST_A_PIXEL = 32  # bytes: four colours and transparency of 32 bits, and some more, or three of 64
+_ABOUT_COLOURS = frozenset({_WHITE, 319})
+_REDUCED, _MASK = 1, 4  # of a page: a small copy; where another page is transparent
 
 
 def read(data: bytes, limits: Limits) -> Photo:
     """A TIFF, BigTIFFs among them, as it is told to be turned. Raises [`PhotoError`], and whatever tifffile does."""
     notes: list[str] = []
+    _check_chain(data)
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         pages = [page.aspage() for page in file.pages]
-        pages = [page for page in pages if not page.is_reduced] or pages[:1]
+        notes += ["a mask cannot be kept"] if any(page.subfiletype & _MASK for page in pages) else []
+        pages = [page for page in pages if not page.subfiletype & (_REDUCED | _MASK)] or pages[:1]
         if len(pages) != 1:
             raise PhotoError(f"has {len(pages)} frames; only still photographs can be restored.")
         (page,) = pages
         limits.check_pixels(page.imagewidth, page.imagelength)
+        if page.is_tiled:
+            limits.check_pixels(page.tilewidth, page.tilelength)
+        if page.nbytes > limits.megapixels * 1e6 * _MOST_A_PIXEL:
+            raise PhotoError(f"it has {page.nbytes / 1e6:.0f} megabytes of numbers for {page.imagewidth} x {page.imagelength} pixels")
         pixels, alpha = _light(page, notes)
         tags = {tag.code: tag.value for tag in page.tags.values()}
         dpi = _dpi(page)
     exif = None
     try:
-        exif = exif_module.of_tiff(data)
+        exif, lost = exif_module.of_tiff(data, without=_ABOUT_COLOURS if page.photometric in _CONVERTED else frozenset())
+        notes += lost
     except (exif_module.ExifError, struct.error):
         notes.append("its EXIF is damaged and was dropped")
-    iptc = tags.get(_PHOTOSHOP)
     metadata = Metadata(
         exif=exif,
-        icc_profile=None if page.photometric in (PHOTOMETRIC.SEPARATED, PHOTOMETRIC.CIELAB) else _bytes(tags.get(_PROFILE)),
+        icc_profile=None if page.photometric in _CONVERTED else _bytes(tags.get(_PROFILE)),
         xmp=_bytes(tags.get(_XMP)),
-        iptc=_bytes(iptc) if iptc is not None else _as_resource(_bytes(tags.get(_IPTC))),
+        iptc=resources.joined(_bytes(tags.get(_IPTC)), _bytes(tags.get(_PHOTOSHOP))),
         dpi=dpi,
     )
     turn = tags.get(exif_module.ORIENTATION, 1)
     turn = int(turn) if isinstance(turn, int) and 1 <= int(turn) <= 8 else 1
     alpha = None if alpha is None else upright(alpha, turn)
     return Photo(upright(pixels, turn), alpha, metadata, ("TIFF", data), notes=tuple(notes))
+
+
+def _check_chain(data: bytes) -> None:
+    """Raises [`PhotoError`] if a TIFF's directories are too many, or follow each other in a circle, which tifffile would do for ever."""
+    structure = exif_module.parse(data)
+    place, seen = structure.first, set()
+    while place:
+        if place in seen:
+            raise PhotoError("its directories follow each other in a circle")
+        seen.add(place)
+        if len(seen) > _MOST_PAGES:
+            raise PhotoError(f"has more than {_MOST_PAGES} frames; only still photographs can be restored.")
+        place = structure.number(structure.directory(place)[1], 8 if structure.big else 4)
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -79,15 +104,17 @@ def _light(page: tifffile.TiffPage, notes: list[str]) -> tuple[np.ndarray, np.nd
         numbers = (1 if numbers.dtype == np.float32 else np.iinfo(numbers.dtype).max) - numbers
     elif page.photometric == PHOTOMETRIC.PALETTE:
         colours = np.asarray(page.colormap).T  # (colours, 3), 16 bits
-        colours = (colours // 257).astype(np.uint8) if not (colours % 257).any() else colours.astype(np.uint16)
+        if not (colours % 257).any() or not (colours & 255).any():  # 8 bits, as two kinds of writers spread them over 16
+            colours = (colours >> 8).astype(np.uint8)
         numbers = colours[numbers]
     elif page.photometric == PHOTOMETRIC.SEPARATED:
         if numbers.shape[-1] != 4:
             raise PhotoError(f"it has {numbers.shape[-1]} inks; only CMYK is known")
-        profile = page.tags.valueof(_PROFILE)
-        numbers = from_cmyk(_eight_bits(numbers, "CMYK", notes), _bytes(profile))
+        notes.append("its CMYK became sRGB")
+        numbers = from_cmyk(_whole(numbers, "CMYK"), _bytes(page.tags.valueof(_PROFILE)), notes)
     elif page.photometric in (PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB):
-        numbers = from_lab(_eight_bits(numbers, "CIELAB", notes), signed=page.photometric == PHOTOMETRIC.CIELAB)
+        notes.append("its CIELAB became sRGB")
+        numbers = _from_lab(page, _whole(numbers, "CIELAB"))
     elif page.photometric not in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR):
         raise PhotoError(f"its colours are {PHOTOMETRIC(page.photometric).name}, which are not known")
     elif page.photometric == PHOTOMETRIC.YCBCR and page.compression not in (6, 7, 34892):
@@ -126,13 +153,24 @@ def _known_type(numbers: np.ndarray, bits: int | tuple[int, ...], notes: list[st
     return (numbers.astype(np.float64) * most / (2**bits - 1)).round().astype(numbers.dtype)
 
 
-def _eight_bits(numbers: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
-    if numbers.dtype == np.uint16:
-        notes.append(f"its 16-bit {name} became 8-bit RGB")
-        return (numbers // 257).astype(np.uint8)
-    if numbers.dtype != np.uint8:
+def _whole(numbers: np.ndarray, name: str) -> np.ndarray:
+    if numbers.dtype not in (np.uint8, np.uint16):
         raise PhotoError(f"its {name} is of {numbers.dtype}; 8 and 16 bits are known")
     return numbers
+
+
+def _from_lab(page: tifffile.TiffPage, lab: np.ndarray) -> np.ndarray:
+    """sRGB of a page's CIELAB, of the same type."""
+    most = np.iinfo(lab.dtype).max
+    # a* and b*, of which 1 is as much as 1 of 8 bits: from -128 with a sign, or from 0.
+    signed = lab[..., 1:].view(np.int8 if lab.dtype == np.uint8 else np.int16).astype(np.float32) / ((most + 1) // 256)
+    if page.photometric == PHOTOMETRIC.ICCLAB:
+        signed = lab[..., 1:].astype(np.float32) / ((most + 1) // 256) - 128
+    white = page.tags.valueof(_WHITE)  # two fractions
+    known = isinstance(white, tuple) and len(white) == 4 and 0 not in (white[1], white[3])
+    place = (white[0] / white[1], white[2] / white[3]) if known else None
+    light = from_lab(lab[..., 0] * np.float32(100 / most), signed[..., 0], signed[..., 1], place)
+    return as_type(light, lab.dtype)
 
 
 def _divided(numbers: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -158,22 +196,18 @@ def _bytes(value: object) -> bytes | None:
     return bytes(value) if isinstance(value, bytes | tuple | np.ndarray) and len(value) else None
 
 
-def _as_resource(iptc: bytes | None) -> bytes | None:
-    """Bare IPTC as a resource of Photoshop's."""
-    if iptc is None:
-        return None
-    return b"8BIM\x04\x04\0\0" + struct.pack(">I", len(iptc)) + iptc + b"\0" * (len(iptc) % 2)
-
-
 def write(pixels: np.ndarray, alpha: np.ndarray | None, metadata: Metadata) -> bytes:
     """A TIFF of 8 or 16 bits or floating point, compressed without loss."""
     structure = exif_module.parse(metadata.exif) if metadata.exif else None
-    first = structure.directory(structure.first)[0] if structure else {}
-    below = {tag: structure.below(first, tag) for tag in (exif_module.EXIF, exif_module.GPS)} if structure else {}
-    below = {tag: directory for tag, directory in below.items() if directory}
     order = structure.order if structure else "<"
-    extra = [(tag, part.kind, part.count, part.data, True) for tag, part in first.items() if tag in exif_module.DESCRIPTIVE and part.count]
-    packets = ((_XMP, 1, metadata.xmp), (_PHOTOSHOP, 7, metadata.iptc))
+    said = exif_module.tree(structure, structure.directory(structure.first)[0]) if structure else exif_module.Tree({}, {})
+    extra: list[tuple] = [
+        (tag, part.kind, part.count, _as_tifffile(part, order), True)
+        for tag, part in said.fields.items()
+        if exif_module.describes(tag, part)
+    ]
+    iptc, photoshop = resources.divided(metadata.iptc or b"")
+    packets = ((_XMP, 1, metadata.xmp), (_IPTC, 7, iptc), (_PHOTOSHOP, 7, photoshop))
     extra += [(tag, kind, len(packet), packet, True) for tag, kind, packet in packets if packet]
     joined = pixels if alpha is None else np.concatenate([pixels.reshape(*pixels.shape[:2], -1), alpha[..., None]], axis=2)
     encoded = io.BytesIO()
@@ -193,10 +227,16 @@ def write(pixels: np.ndarray, alpha: np.ndarray | None, metadata: Metadata) -> b
         metadata=None,
         software=False,
     )
-    return _with_directories(bytearray(encoded.getvalue()), below)
+    return _with_directories(bytearray(encoded.getvalue()), said.below)
 
 
-def _with_directories(data: bytearray, below: dict[int, exif_module.Directory]) -> bytes:
+def _as_tifffile(field: exif_module.Field, order: str) -> bytes | tuple[int, ...]:
+    """A field's data as bytes; but of fractions, whose bytes tifffile would count twice, as numbers."""
+    letter = {5: "I", 10: "i"}.get(field.kind)
+    return struct.unpack(f"{order}{2 * field.count}{letter}", field.data) if letter else field.data
+
+
+def _with_directories(data: bytearray, below: dict[int, exif_module.Tree]) -> bytes:
     """A TIFF with EXIF's directories put behind it, and a first directory that points to them behind these; tifffile writes no pointers."""
     if not below:
         return bytes(data)
@@ -206,7 +246,7 @@ def _with_directories(data: bytearray, below: dict[int, exif_module.Directory]) 
     for tag, directory in below.items():
         data += bytes(len(data) % 2)
         entries[tag] = struct.pack(f"{structure.order}HHII", tag, 4, 1, len(data))
-        data += exif_module.written({t: f for t, f in directory.items() if t != exif_module.INTEROPERABILITY}, structure.order, len(data))
+        data += exif_module.written(directory, structure.order, len(data))
     data += bytes(len(data) % 2)
     data[4:8] = struct.pack(f"{structure.order}I", len(data))
     data += struct.pack(f"{structure.order}H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)

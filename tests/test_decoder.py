@@ -1,0 +1,69 @@
+"""The process that decodes: what it answers, and what happens when it does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from foundir_hf.formats.decoder import Decoder
+from foundir_hf.formats.limits import Limits
+from foundir_hf.formats.reading import decode_photo
+from foundir_hf.photo import Metadata, Photo, PhotoError, encode_photo
+
+METADATA = Metadata(
+    exif=b"II*\0\x08\0\0\0" + bytes(6),
+    xmp=b"<x:xmpmeta/>",
+    iptc=b"8BIM\x04\x04\0\0\0\0\0\0",
+    dpi=(300.0, 200.0),
+    comment=b"\xff\0words",
+    chunks=((b"tEXt", b"a\0b\xff"),),
+    segments=((0xE3, b"Meta\0\0"),),
+)
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    with Decoder() as decoder:
+        yield decoder
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("PNG", "uint8"), ("PNG", "uint16"), ("TIFF", "float32"), ("JPEG", "uint8"), ("WEBP", "uint8")]
+)
+@pytest.mark.parametrize("grey", [False, True])
+def test_it_answers_what_would_be_read_here(decoder, photo, kind, dtype, grey):
+    pixels = (np.asarray(photo.convert("L" if grey else "RGB")) / 255 * (1 if dtype == "float32" else np.iinfo(dtype).max)).astype(dtype)
+    data, _ = encode_photo(Photo(pixels, pixels[..., :1].squeeze() if not grey else None, METADATA), kind)
+    here, there = decode_photo(data, "x"), decoder.decode(data, "x")
+    for name in ("pixels", "alpha"):
+        mine, its = getattr(here, name), getattr(there, name)
+        assert (mine is None) == (its is None)
+        assert mine is None or (mine.dtype == its.dtype and np.array_equal(mine, its))
+    assert replace(there, pixels=None, alpha=None) == replace(here, pixels=None, alpha=None)
+
+
+def test_what_cannot_be_read_is_told_with_its_name(decoder):
+    with pytest.raises(PhotoError, match=r"^a \udcff b: cannot be read: not an image"):
+        decoder.decode(b"nothing", "a \udcff b")
+
+
+def test_a_hang_is_stopped_and_a_crash_told_and_the_next_is_decoded(photo, capfd):
+    data, _ = encode_photo(Photo.of(photo), "PNG")
+    with Decoder() as decoder:
+        process = decoder.start()
+        os.kill(process.pid, signal.SIGSTOP)  # it does not answer, and no more
+        with pytest.raises(TimeoutError, match=r"^reading it took longer than 0.2 seconds \(--max-seconds\)$"):
+            decoder.decode(data, "x", Limits(seconds=0.2))
+        assert process.returncode == -signal.SIGKILL
+        assert decoder.decode(data, "x").size == photo.size
+        os.kill(decoder.start().pid, signal.SIGSEGV)
+        with pytest.raises(PhotoError, match=r"^x: cannot be read: its decoder crashed \(SIGSEGV\)$"):
+            decoder.decode(data, "x")
+        process = decoder.start()
+        assert decoder.decode(data, "x").size == photo.size
+    assert process.returncode is not None
+    assert capfd.readouterr() == ("", "")
