@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import importlib.util
 import re
 import threading
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .limits import WAITING
-from .line import Line, Ticket
+from .line import Line
 from .settings import SEED, Settings
 
 if TYPE_CHECKING:  # the libraries take seconds to import, and the page is to be up before
@@ -25,10 +24,6 @@ if TYPE_CHECKING:  # the libraries take seconds to import, and the page is to be
 
 # Pipelines by checkpoint, where a process that ZeroGPU forks finds them.
 _HELD: dict[str, FoundIRPipeline] = {}
-
-
-class StoppedError(Exception):
-    """The visitor has stopped the work, or left."""
 
 
 @dataclass(frozen=True)
@@ -44,70 +39,6 @@ class Restored:
     photo: Photo
     seconds: float
     account: Account
-
-
-class Job:
-    """A piece of work in a thread of its own, watched by whoever started it.
-
-    Args:
-        engine: Whose line it stands in.
-        seconds: That it is expected to take.
-        work: What to do when the turn has come. It gets this job and calls `step` often, which raises [`StoppedError`] after a `cancel`.
-    """
-
-    def __init__(self, engine: Engine, seconds: float, work: Callable[[Job], Any]):
-        self.seconds, self.done, self.total, self.label = seconds, 0, 0, ""
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.ticket: Ticket = engine.line.enter(seconds)
-        self._stop, self._finished, self._work = threading.Event(), threading.Event(), work
-        # ZeroGPU tells visitors apart by what gradio keeps in the context.
-        threading.Thread(target=contextvars.copy_context().run, args=(self._run, engine), daemon=True).start()
-
-    @property
-    def elapsed(self) -> float | None:
-        """Seconds since its turn came; none before."""
-        return None if self.ticket.started is None else time.monotonic() - self.ticket.started
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether it has ended, in whatever way."""
-        return self._finished.is_set()
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether it has been told to stop."""
-        return self._stop.is_set()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Waits for the end, at most `timeout` seconds; whether it has come."""
-        return self._finished.wait(timeout)
-
-    def cancel(self) -> None:
-        """Stops it at the next tile, or in the line."""
-        self._stop.set()
-
-    def step(self, done: int | None = None, total: int | None = None) -> None:
-        """Says how far the work is; raises [`StoppedError`] if nobody wants it any more."""
-        if self._stop.is_set():
-            raise StoppedError("Cancelled.")
-        if done is not None:
-            self.done = done
-        if total is not None:
-            self.total = total
-
-    def _run(self, engine: Engine) -> None:
-        try:
-            while not self.ticket.wait(0.2):
-                self.step()
-            engine.wait_until_ready(self.step)
-            self.step()
-            self.result = self._work(self)
-        except BaseException as error:
-            self.error = error
-        finally:
-            self.ticket.leave()
-            self._finished.set()
 
 
 class Engine:
@@ -168,7 +99,7 @@ class Engine:
         return self._seconds[known] * ratio * _megapixels(size) * settings.upscale(size) ** 2
 
     def restore(self, photo: Photo, settings: Settings, step: Callable[[int, int], None]) -> Restored:
-        """Restores a photograph as the command line does, byte for byte; called by one [`Job`] at a time.
+        """Restores a photograph as the command line does, byte for byte; called by one job at a time.
 
         Args:
             photo: From the package's reader.

@@ -15,6 +15,7 @@ MEGAPIXELS = 24
 BATCH_PHOTOS = 50
 BATCH_MEGABYTES = 400  # of all photographs of a batch, unpacked
 WAITING = 16  # visitors in the line, the one whose turn it is included
+AT_ONCE = 2 * WAITING  # events that gradio lets begin: waiting costs next to nothing, and who is really served is for the line to say
 
 IN_WORDS = (
     f"Photos up to {UPLOAD_MEGABYTES} MB, results up to {MEGAPIXELS} megapixels. Nothing is kept: "

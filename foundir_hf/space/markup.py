@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -38,6 +39,12 @@ def duration(seconds: float) -> str:
     """As people say it: `4 s`, `2 min 10 s`."""
     seconds = max(1, round(seconds))
     return f"{seconds} s" if seconds < 60 else f"{seconds // 60} min {seconds % 60} s" if seconds % 60 else f"{seconds // 60} min"
+
+
+def file_size(path: Path) -> str:
+    """`3.4 MB`, `86 kB`."""
+    size = path.stat().st_size
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{max(1, round(size / 1e3))} kB"
 
 
 def note(text: str, kind: str = "plain") -> str:

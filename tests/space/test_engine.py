@@ -10,9 +10,11 @@ from PIL import Image
 
 from foundir_hf.cli import main
 from foundir_hf.photo import read_photo, write_photo
-from foundir_hf.space.engine import Engine, Job, StoppedError
+from foundir_hf.space.engine import Engine
+from foundir_hf.space.job import Job
 from foundir_hf.space.line import LineFullError
 from foundir_hf.space.settings import Settings
+from foundir_hf.space.work import StoppedError
 
 
 def large(path, width=2100, height=1100):
