@@ -11,8 +11,9 @@ from ..manifest import MANIFEST
 from ..photo import Photo, PhotoError, write_photo
 from ..plan import Plan, plan_photos
 from .engine import Engine
+from .errors import without_options
 from .job import Job
-from .limits import check_result
+from .limits import PER_PHOTO, check_result
 from .line import LineFullError
 from .settings import SEED, Settings
 from .work import StoppedError, Work
@@ -55,7 +56,7 @@ class BatchWork(Work):
         for job in self.plan.jobs:
             if (result := done.get(job.name)) is not None:
                 note = result.record.get("error") or "; ".join(result.record.get("notes", []))
-                states.append(State(job.name, result.status, note.removeprefix(f"{job.name}: ")))
+                states.append(State(job.name, result.status, without_options(note.removeprefix(f"{job.name}: "))))
             else:
                 states.append(State(job.name, "working" if is_next else "waiting"))
                 is_next = False
@@ -69,7 +70,8 @@ class BatchWork(Work):
 
     def do(self) -> Path:
         """Restores all of them and packs the zip."""
-        batch = Batch(self.plan, lambda: self._restored, {**asdict(self.settings), "seed": SEED}, write=self._write)
+        settings = {**asdict(self.settings), "seed": SEED}
+        batch = Batch(self.plan, lambda: self._restored, settings, write=self._write, limits=PER_PHOTO)
         for result in batch.run():
             self.check()
             self.results.append(result)

@@ -106,14 +106,15 @@ class BatchTab:
         if work.is_finished:
             failed = sum(state.status == "failed" for state in states)
             text = f"{done - failed} of {all_of_them} restored" + (f", {failed} failed." if failed else ".")
-            head = markup.note(text, "bad" if failed else "good")
+            head = markup.note(text, "bad" if failed == all_of_them else "good")
         else:
             share, text, job = done / all_of_them, f"{done} of {all_of_them} photos", work.current
             if job is not None and not job.is_finished:
                 within, now = self.desk.how_far(job)
                 share, text = (done + within) / all_of_them, f"{text}. {now}"
             head = markup.progress(share, text)
-        return head + markup.table(("Photo", "", ""), [(state.name, state.status, state.note) for state in states], "What became of each")
+        rows = [(state.name, state.status, state.note) for state in states]
+        return head + markup.table(("Photo", "Result", "Note"), rows, "What became of each photo")
 
     def _cancel(self, request: gr.Request) -> None:
         self.desk.visitors.of(request.session_hash).stop()

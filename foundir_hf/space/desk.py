@@ -10,10 +10,10 @@ from PIL import Image
 
 from ..formats.photograph import Photo, PhotoError
 from . import markup, pictures
-from .engine import Engine, Restored
+from .engine import Engine, Restored, is_zero_gpu
 from .examples import EXAMPLES
 from .job import Job
-from .limits import check_result, check_upload
+from .limits import check_result, read_photo
 from .line import LineFullError
 from .settings import Settings
 from .visitors import Visitor, Visitors
@@ -44,13 +44,6 @@ class Finished:
     kept: bool
 
 
-def read_photo(path: str | Path) -> Photo:
-    """[`~foundir_hf.photo.read_photo`], which brings torch: the page is up before."""
-    from ..photo import read_photo as read
-
-    return read(path)
-
-
 class Desk:
     """Serves visitors.
 
@@ -65,10 +58,11 @@ class Desk:
 
     def warm_up(self) -> None:
         """Restores the examples while nobody is waiting: they are shown at once then, and how long a photograph takes is known."""
-        from ..diagnosis import load_classifier
-
-        load_classifier()
+        if is_zero_gpu():  # a GPU is lent to visitors, and is not for this
+            return
         for example in EXAMPLES:
+            if self.engine.is_closing:
+                return
             photo = read_photo(example.path)
             try:
                 job = Job(self.engine, 1.0, lambda job, photo=photo: self.engine.restore(photo, Settings(), job.step))
@@ -78,30 +72,31 @@ class Desk:
             if job.error is None:
                 self._kept[example.task, Settings()] = job.result
 
-    def accept(self, path: str, visitor: Visitor) -> Photo:
+    def read(self, path: str) -> Photo:
+        """A photograph, once the libraries are there: the model's thread imports them, and two threads at once would find them half done.
+        Raises [`PhotoError`]."""
+        self.engine.wait_until_ready()
+        return read_photo(path)
+
+    def accept(self, path: str, visitor: Visitor) -> None:
         """Reads a photograph that was put on the page. Raises [`PhotoError`]."""
         visitor.uploads.add(path)
-        check_upload(path)
-        photo = read_photo(path)
-        visitor.source, visitor.shown = path, path
+        photo = self.read(path)
+        visitor.source, visitor.shown, visitor.size = path, path, photo.size
         if Path(path).suffix.lower() not in pictures.SHOWN_AS_THEY_ARE:
             visitor.shown = pictures.preview(photo, visitor.room(), Path(path).stem)
-        return photo
 
     def diagnose(self, path: str) -> tuple[dict[str, float], tuple[int, int]]:
         """Probabilities of defects, the likeliest first, and the photograph's size. Raises [`PhotoError`]."""
+        photo = self.read(path)
         from ..diagnosis import diagnose
 
-        check_upload(path)
-        photo = read_photo(path)
-        self.engine.wait_until_ready()
         return diagnose(photo.image.convert("RGB")), photo.size
 
     def begin(self, path: str, settings: Settings, visitor: Visitor) -> Job:
         """Puts a photograph into the line. Raises [`PhotoError`], [`SettingError`], [`LineFullError`]."""
         visitor.uploads.add(path)
-        check_upload(path)
-        photo = read_photo(path)
+        photo = self.read(path)
         check_result(photo.size, settings.upscale(photo.size))
         room, example = visitor.room(), visitor.example if path == visitor.source else None
 
@@ -124,11 +119,12 @@ class Desk:
 
     def begin_batch(self, files: list[str] | None, settings: Settings, visitor: Visitor) -> tuple[BatchWork, list[str]]:
         """Begins a batch; also the names of what was left out. Raises [`PhotoError`]."""
+        if not files:
+            raise PhotoError("Drop photos or a zip first.")
+        self.engine.wait_until_ready()
         from .batch import BatchWork
         from .gather import gather
 
-        if not files:
-            raise PhotoError("Drop photos or a zip first.")
         visitor.uploads.update(files)
         room = visitor.room()
         left_out = gather(files, room / "in")
@@ -206,15 +202,17 @@ class Desk:
             "legend": legend,
             "curves": curves,
             "estimate": pair,
-            "crops": markup.full_size(crops, "Where it changed most, pixel by pixel"),
+            "crops": markup.full_size(
+                crops, "Where it changed most, pixel by pixel", "Up to three places, each before, as estimated, and finished"
+            ),
         }
 
-    def summary(self, finished: Finished, settings: Settings) -> str:
+    def summary(self, finished: Finished) -> str:
         """What a visitor is told of a finished photograph."""
         photo = finished.restored.photo
         depth = "floating point" if photo.pixels.dtype.kind == "f" else f"{8 * photo.pixels.dtype.itemsize} bits a channel"
-        when = " when the server started" if finished.kept else ""
-        text = f"Done in {finished.restored.seconds:.1f} s{when}: {finished.size[0]} x {finished.size[1]} pixels, read with {depth}."
+        when = " (when the server started)" if finished.kept else ""
+        text = f"Done in {finished.restored.seconds:.1f} s{when}. {finished.size[0]} x {finished.size[1]} pixels, {depth}."
         return markup.note(text, "good") + "".join(markup.note(f"{line}.") for line in finished.notes)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the libraries take seconds to import, and the page is to be
 
 # Pipelines by checkpoint, where a process that ZeroGPU forks finds them.
 _HELD: dict[str, FoundIRPipeline] = {}
+_PATIENCE = 10.0  # seconds at the end, for a tile or for the libraries' import
 
 
 @dataclass(frozen=True)
@@ -54,21 +55,38 @@ class Engine:
         self.checkpoint, self.device, self.adapters = checkpoint, device, adapters
         self.line = Line(WAITING)
         self.failure: Exception | None = None
+        self.is_closing = False
+        self._loading: threading.Thread | None = None
         self._ready, self._seconds = threading.Event(), {}
         self._hashes: dict[tuple[str, ...], dict[str, str]] = {}
 
     def start(self, then: Callable[[], None] = lambda: None, otherwise: Callable[[], None] = lambda: None) -> None:
         """Loads the model in a thread of its own, and then does `then`, or `otherwise` if it cannot be loaded: `failure` says why."""
 
-        def load() -> None:
-            try:
-                self._load()
-            except Exception as error:
-                self.failure = error
-            self._ready.set()
+        def run() -> None:
+            if not self._ready.is_set():
+                self.load()
             (then if self.failure is None else otherwise)()
 
-        threading.Thread(target=load, daemon=True, name="foundir-load").start()
+        self._loading = threading.Thread(target=run, daemon=True, name="foundir-load")
+        self._loading.start()
+
+    def load(self) -> None:
+        """Loads the model; what goes wrong is in `failure`."""
+        try:
+            self._load()
+        except Exception as error:
+            self.failure = error
+        self._ready.set()
+
+    def close(self) -> None:
+        """Stops all work, and waits for its end: a process that ends while a thread is inside torch is aborted."""
+        self.is_closing = True
+        deadline = time.monotonic() + _PATIENCE
+        if self._loading is not None:
+            self._loading.join(_PATIENCE)
+        while not self.line.is_empty and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     @property
     def is_ready(self) -> bool:
@@ -110,11 +128,10 @@ class Engine:
         from ..formats.record import with_record
 
         arguments = settings.arguments(self.checkpoint, self.adapters, photo.size)
-        pipeline = _HELD[self.checkpoint]
         options = {**pipeline_options(arguments), "upscale": arguments.upscale}
-        self._use_adapters(pipeline, settings)
+        adapters = [(str(Path(self.adapters or "") / name), weight) for name, weight in settings.adapters]
         start = time.perf_counter()
-        result, account = _compute(self.checkpoint, photo, options, None if _zero_gpu() else step)
+        result, account = _compute(self.checkpoint, photo, options, adapters, None if is_zero_gpu() else step)
         seconds = time.perf_counter() - start
         if result is not photo:
             if not photo.pixels.size < 1000:  # of next to nothing a time says nothing
@@ -148,33 +165,22 @@ class Engine:
 
     def _load(self) -> None:
         from ..cli.common import pick_device, quiet_libraries
+        from ..diagnosis import load_classifier
         from ..hub import load_pipeline
 
         quiet_libraries()
-        device = "cuda" if _zero_gpu() else pick_device(self.device)
+        device = "cuda" if is_zero_gpu() else pick_device(self.device)
+        # One after the other: two threads that load at once leave torch making weights without memory, for good (accelerate's context
+        # for empty weights patches a class, and each thread restores what it found).
+        load_classifier()
         _HELD[self.checkpoint] = load_pipeline(self.checkpoint, device=device)
-
-    def _use_adapters(self, pipeline: FoundIRPipeline, settings: Settings) -> None:
-        """Those of the settings, and no others."""
-        from ..adapters.files import load_adapter
-
-        loaded = {name for names in pipeline.get_list_adapters().values() for name in names}
-        weights = {}
-        for name, weight in settings.adapters:
-            known = "page_" + re.sub(r"\W", "_", name)  # a dot would divide the name in two
-            weights[known] = weight
-            if known not in loaded:
-                load_adapter(pipeline, Path(self.adapters or "") / name, known)
-        loaded = sorted({name for names in pipeline.get_list_adapters().values() for name in names})
-        if loaded:
-            pipeline.set_adapters(loaded, [weights.get(name, 0.0) for name in loaded])
 
 
 def _megapixels(size: tuple[int, int]) -> float:
     return size[0] * size[1] / 1e6
 
 
-def _zero_gpu() -> bool:
+def is_zero_gpu() -> bool:
     """Whether this is a Space whose GPU is lent for a call at a time."""
     if importlib.util.find_spec("spaces") is None:
         return False
@@ -193,14 +199,18 @@ def _on_gpu(function: Callable) -> Callable:
 
 
 @_on_gpu
-def _compute(held: str, photo: Photo, options: dict[str, Any], step: Callable[[int, int], None] | None) -> tuple[Photo, Account]:
-    """The restoration itself. `step` cannot go to another process, so under ZeroGPU there is none."""
+def _compute(
+    held: str, photo: Photo, options: dict[str, Any], adapters: list[tuple[str, float]], step: Callable[[int, int], None] | None
+) -> tuple[Photo, Account]:
+    """The restoration itself. Under ZeroGPU it runs in a process that was forked at some time, so it loads adapters itself, and there is no
+    `step`, which cannot go there."""
     import torch
 
     from ..interpret import record_stages
     from ..photo import restore_photo
 
     pipeline = _HELD[held]
+    _use_adapters(pipeline, adapters)
     pipeline.progress_bar = partial(_Bar, step)
     try:
         with record_stages(pipeline) as account:
@@ -208,6 +218,22 @@ def _compute(held: str, photo: Photo, options: dict[str, Any], step: Callable[[i
     finally:
         pipeline.maybe_free_model_hooks()
     return result, account
+
+
+def _use_adapters(pipeline: FoundIRPipeline, adapters: list[tuple[str, float]]) -> None:
+    """These, with these weights, and no others."""
+    from ..adapters.files import load_adapter
+
+    loaded = {name for names in pipeline.get_list_adapters().values() for name in names}
+    weights = {}
+    for folder, weight in adapters:
+        name = "page_" + re.sub(r"\W", "_", Path(folder).name)  # a dot would divide the name in two
+        weights[name] = weight
+        if name not in loaded:
+            load_adapter(pipeline, folder, name)
+    loaded = sorted({name for names in pipeline.get_list_adapters().values() for name in names})
+    if loaded:
+        pipeline.set_adapters(loaded, [weights.get(name, 0.0) for name in loaded])
 
 
 class _Bar(AbstractContextManager):

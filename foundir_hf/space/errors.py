@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,9 +41,15 @@ def explain(error: BaseException, paths: Sequence[str] = ()) -> tuple[str, str]:
     title, text = _type_and_words(error)
     if title == _UNKNOWN:
         traceback.print_exception(error)
+    text = without_options(text)
     for path in paths:
         text = text.replace(str(path), Path(path).name)
     return title, text
+
+
+def without_options(text: str) -> str:
+    """An error of the package without the option of the command line that would allow it."""
+    return re.sub(r" \(--[\w-]+\)", "", text)
 
 
 def _type_and_words(error: BaseException) -> tuple[str, str]:
@@ -51,6 +58,8 @@ def _type_and_words(error: BaseException) -> tuple[str, str]:
     for kind, title in ((PhotoError, "PhotoError"), (SettingError, "SettingError"), (LineFullError, "Busy"), (StoppedError, "Cancelled")):
         if isinstance(error, kind):
             return title, str(error)
+    if isinstance(error, gr.Error):  # of ZeroGPU: that a visitor's time is used up, say
+        return error.title, str(error.message)
     if isinstance(error, ValueError):  # of an adapter that does not fit, say
         return "SettingError", str(error)
     return _UNKNOWN, "Something went wrong on the server; it has been written to its log."

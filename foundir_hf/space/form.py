@@ -23,11 +23,7 @@ class Form:
     def quality(self) -> None:
         """The presets."""
         self.preset = gr.Radio(
-            self._preset_choices(),
-            value="balanced",
-            label="Quality",
-            elem_id="preset",
-            info="dB: how near to the originals of damaged test photos, by the model card; more is nearer",
+            [(name.capitalize(), name) for name in PRESETS], value="balanced", label="Quality", elem_id="preset", info=self._measured()
         )
 
     def details(self) -> None:
@@ -90,7 +86,13 @@ class Form:
             **quiet,
         )
 
-    def _preset_choices(self) -> list[tuple[str, str]]:
+    def _measured(self) -> str:
+        """What tells the presets apart, by the model card."""
         psnr = measured(self._card)
-        words = {"fast": "Fast: the first estimate", "balanced": "Balanced: one step more", "thorough": "Thorough: four steps, slow"}
-        return [(f"{words[name]} ({psnr[steps]:.1f} dB)" if steps in psnr else words[name], name) for name, steps in PRESETS.items()]
+        steps = "Denoising steps: " + ", ".join(f"{name} {count}" for name, count in PRESETS.items()) + "."
+        if not all(count in psnr for count in PRESETS.values()):
+            return steps
+        found = [f"{psnr[count]:.1f}" for count in PRESETS.values()]
+        if len(set(found)) == 1:
+            return f"{steps} Test photos came equally near to their originals with each ({found[0]} dB)."
+        return f"{steps} How near test photos came to their originals: {', '.join(found)} dB (more is nearer)."

@@ -34,6 +34,12 @@ class Job(Work):
         """Seconds since its turn came; none before."""
         return None if self.ticket.started is None else time.monotonic() - self.ticket.started
 
+    def check(self) -> None:
+        """Raises [`StoppedError`] if nobody wants it any more, or if the server stops."""
+        if self._engine.is_closing:
+            self.cancel()
+        super().check()
+
     def step(self, done: int | None = None, total: int | None = None) -> None:
         """Says how far the work is; raises [`StoppedError`] if nobody wants it any more."""
         self.check()

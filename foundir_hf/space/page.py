@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import base64
-import html
-import re
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from .about import REPOSITORY, for_page, pictures_of
 from .api import Api
 from .batch_tab import BatchTab
 from .desk import Desk
 from .engine import Engine
 from .form import Form
-from .limits import IN_WORDS
 from .restore_tab import RestoreTab
 from .visitors import Visitors
 
@@ -28,12 +26,12 @@ class Page:
     Args:
         engine: That restores.
         visitors: Who is there.
-        card: The model card, Markdown.
+        card: File of the model card; none if there is none.
     """
 
-    def __init__(self, engine: Engine, visitors: Visitors, card: str):
+    def __init__(self, engine: Engine, visitors: Visitors, card: Path | None):
         self.engine, self.visitors, self.desk = engine, visitors, Desk(engine, visitors)
-        form = Form(engine.adapter_names, card)
+        form = Form(engine.adapter_names, card.read_text(encoding="utf-8") if card else "")
         with gr.Blocks(title="foundir: restore a photo", analytics_enabled=False, delete_cache=(600, 3600)) as self.app:
             _header()
             with gr.Tabs():
@@ -44,7 +42,7 @@ class Page:
                 with gr.Tab("Adapters", id="adapters"):
                     _adapters(engine)
                 with gr.Tab("About", id="about"):
-                    gr.Markdown(_without_head(card), elem_id="about")
+                    _about(card)
             Api(self.desk, form, restore.photo)
             quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
             for part in (form, restore, batch):
@@ -60,10 +58,17 @@ def _header() -> None:
     gr.HTML(
         '<header id="header"><div><h1>Restore a damaged photo</h1>'
         "<p>Grain, blur, rain, haze, darkness, compression, or several at once: one model finds out what is wrong "
-        "and mends what it can. You tell it nothing.</p>"
-        f'<p class="fine">{html.escape(IN_WORDS)}</p></div>'
+        "and mends what it can. You tell it nothing.</p></div>"
         f'<img src="data:image/jpeg;base64,{picture}" alt="A photo full of grain, left, and what the model made of it, right"></header>'
     )
+
+
+def _about(card: Path | None) -> None:
+    if card is None:
+        gr.Markdown(f"The model card is at [{REPOSITORY.removeprefix('https://')}]({REPOSITORY}).", elem_id="about")
+        return
+    gr.set_static_paths([card.parent / picture for picture in pictures_of(card)])
+    gr.Markdown(for_page(card), elem_id="about")
 
 
 def _adapters(engine: Engine) -> None:
@@ -77,9 +82,4 @@ def _adapters(engine: Engine) -> None:
     for name in engine.adapter_names:
         card = Path(engine.adapters or "") / name / "README.md"
         with gr.Accordion(name, open=False):
-            gr.Markdown(_without_head(card.read_text(encoding="utf-8")) if card.is_file() else "It has no card.")
-
-
-def _without_head(card: str) -> str:
-    """Markdown without the Hub's metadata."""
-    return re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.S)
+            gr.Markdown(for_page(card) if card.is_file() else "It has no card.")

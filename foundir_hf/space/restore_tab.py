@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,27 +10,30 @@ from typing import Any
 
 import gradio as gr
 
+from ..formats.photograph import PhotoError
 from . import markup
-from .desk import Desk, Finished, read_photo
+from .desk import Desk, Finished
 from .errors import explain
 from .examples import EXAMPLES
 from .form import Form
-from .limits import AT_ONCE
+from .limits import AT_ONCE, IN_WORDS
 from .uploads import as_uploaded
 from .visitors import Visitor
 
 # To where the work is shown, on pages that are too narrow to have it beside the button.
 _SCROLL = """(...values) => {
-  const result = document.getElementById('result');
-  if (result && result.getBoundingClientRect().top > window.innerHeight * 0.5) result.scrollIntoView({behavior: 'smooth', block: 'start'});
+  const scroll = () => {
+    const status = document.getElementById('status');
+    const isLow = status && status.getBoundingClientRect().top > window.innerHeight * 0.5;
+    if (isLow) status.scrollIntoView({behavior: 'smooth', block: 'start'});
+  };
+  scroll();
+  setTimeout(scroll, 600);  // what is below it by then makes the page long enough
   return values;
 }"""
 
-_EMPTY = (
-    '<div class="empty"><h3>Your photo, before and after, will be here</h3>'
-    "<ol><li>Drop a photo, or click one of ours.</li><li>See what is wrong with it, and how long it takes.</li>"
-    "<li>Press <b>Restore</b>, compare, download.</li></ol></div>"
-)
+_LIMITS = f'<p class="fine">{html.escape(IN_WORDS)}</p>'
+_NEXT = '<div class="next"><p>Press <b>Restore</b>: your photo before and after will be here.</p></div>'
 
 
 class RestoreTab:
@@ -42,7 +46,7 @@ class RestoreTab:
 
     def __init__(self, desk: Desk, form: Form):
         self.desk, self.visitors, self.form = desk, desk.visitors, form
-        with gr.Row(equal_height=False):
+        with gr.Row(equal_height=False, elem_id="workbench"):
             with gr.Column(scale=2, min_width=320):
                 self._inputs()
             with gr.Column(scale=3, min_width=320, elem_id="result"):
@@ -58,9 +62,17 @@ class RestoreTab:
             label="Your photo",
             elem_id="photo",
             sources=["upload", "clipboard", "webcam"],
-            height=300,
+            height=270,
             buttons=["fullscreen"],
         )
+        self.notice = gr.HTML(_LIMITS, elem_id="notice")
+        with gr.Column(elem_id="controls"):
+            self.form.quality()
+            self.expectation = gr.HTML(elem_id="expectation")
+            self.restore_button = gr.Button("Restore", variant="primary", size="lg", elem_id="restore", interactive=False)
+            self.form.details()
+
+    def _result(self) -> None:
         self.examples = gr.Gallery(
             [(str(example.path), example.title) for example in EXAMPLES],
             label="Or try one of ours",
@@ -71,27 +83,21 @@ class RestoreTab:
             object_fit="cover",
             buttons=[],
         )
-        self.diagnosis = gr.HTML(elem_id="diagnosis", visible=False)
-        self.form.quality()
-        self.expectation = gr.HTML(elem_id="expectation")
-        self.restore_button = gr.Button("Restore", variant="primary", size="lg", elem_id="restore", interactive=False)
-        self.form.details()
-
-    def _result(self) -> None:
-        self.empty = gr.HTML(_EMPTY, elem_id="empty")
         self.status = gr.HTML(elem_id="status")
         self.cancel_button = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel")
         self.slider = gr.ImageSlider(
-            label="Before | after: drag the bar, scroll to zoom",
+            label="Before | after",
             format="png",
             type="filepath",
             elem_id="slider",
             interactive=False,
-            max_height=720,
+            max_height=600,
             visible=False,
             buttons=["fullscreen"],
         )
         self.download = gr.DownloadButton("Download", variant="primary", visible=False, elem_id="download")
+        self.diagnosis = gr.HTML(elem_id="diagnosis", visible=False)
+        self.next = gr.HTML(_NEXT, elem_id="next", visible=False)
         with gr.Accordion("What it did", open=False, visible=False, elem_id="account") as self.account:
             picture: dict[str, Any] = {"type": "filepath", "interactive": False, "buttons": ["fullscreen"]}
             self.crops = gr.HTML(elem_id="crops")
@@ -117,10 +123,9 @@ class RestoreTab:
         form = self.form
         inputs = [self.photo, *form.components]
         account = [self.changes, self.crops, self.estimate, self.curves, self.experts, self.legend]
-        shown = [self.examples, self.diagnosis, self.expectation, self.restore_button, self.cancel_button, self.empty, self.status]
-        outputs = [*shown, self.slider, self.download, self.account, *account]
-        changed = self.photo.change(self._photo_changed, inputs, outputs, concurrency_limit=8, **quiet)
-        changed.then(self._show_photo, self.photo, self.photo, **quiet)
+        shown = [self.photo, self.notice, self.examples, self.diagnosis, self.expectation, self.restore_button, self.cancel_button]
+        outputs = [*shown, self.next, self.status, self.slider, self.download, self.account, *account]
+        self.photo.change(self._photo_changed, inputs, outputs, concurrency_limit=8, **quiet)
         self.examples.select(self._example_chosen, None, self.photo, **quiet)
         restored = self.restore_button.click(
             self._restore, inputs, outputs, js=_SCROLL, concurrency_limit=AT_ONCE, concurrency_id="work", **quiet
@@ -129,7 +134,7 @@ class RestoreTab:
         # Beside the queue: it must not wait behind what it is to stop.
         self.cancel_button.click(self._cancel, None, None, queue=False, **quiet)
         resized = [form.preset.change, form.size.change, form.factor.release, form.width.blur]
-        gr.on(resized, self._expect, inputs, self.expectation, **quiet)
+        gr.on(resized, self._expect, form.components, self.expectation, **quiet)
 
     def _cleared(self) -> dict[Any, Any]:
         """No result, no work."""
@@ -145,70 +150,66 @@ class RestoreTab:
     def _photo_changed(self, request: gr.Request, path: str | None, *settings: Any) -> Iterator[dict[Any, Any]]:
         visitor = self.visitors.of(request.session_hash)
         if path is not None and path == visitor.shown:
-            yield {self.empty: gr.skip()}  # what we put there ourselves
+            yield {self.next: gr.skip()}  # what we put there ourselves
             return
         visitor.stop()
         if visitor.source is not None:
             self.visitors.forget(visitor, visitor.source)
-        visitor.source = visitor.shown = None
-        if path is None:
-            message, visitor.message = visitor.message, None
-            yield {
-                **self._cleared(),
-                self.restore_button: gr.update(visible=True, interactive=False),
-                self.diagnosis: gr.update(visible=False, value=""),
-                self.examples: gr.update(visible=True),
-                self.expectation: "",
-                self.status: markup.note(message, "bad") if message else "",
-                self.empty: gr.update(visible=True),
-            }
+        visitor.source = visitor.shown = visitor.example = visitor.size = None
+        nothing = {
+            **self._cleared(),
+            self.restore_button: gr.update(interactive=False),
+            self.diagnosis: gr.update(visible=False, value=""),
+            self.examples: gr.update(visible=True),
+            self.next: gr.update(visible=False),
+            self.expectation: "",
+            self.status: "",
+        }
+        if path is None:  # what was told of the last one stays: it may be why there is none
+            yield nothing
             return
-        # Not before it has been read: a click would find no photograph.
-        waiting = {self.restore_button: gr.update(visible=True, interactive=False)}
-        yield {**self._cleared(), **waiting, self.status: "", self.empty: gr.update(visible=True)}
+        loading = {}
+        if not self.desk.engine.is_ready:
+            loading[self.diagnosis] = gr.update(visible=True, value=markup.note("The server has just started, and loads its model…"))
+        # Restore not before it has been read: a click would find no photograph.
+        yield {**nothing, self.notice: gr.update(visible=False), **loading}
         try:
-            photo = self.desk.accept(path, visitor)
+            self.desk.accept(path, visitor)
         except Exception as error:
-            visitor.message = explain(error, [path])[1]
-            yield {self.empty: gr.skip()}  # the photo is taken off the page next, and the message is shown then
+            bad = markup.note(explain(error, [path])[1], "bad") + _LIMITS
+            yield {self.photo: None, self.diagnosis: gr.update(visible=False), self.notice: gr.update(visible=True, value=bad)}
             return
+        here = {self.photo: visitor.shown} if visitor.shown != path else {}  # of what browsers cannot show, a picture
         yield {
+            **here,
             self.examples: gr.update(visible=False),
+            self.next: gr.update(visible=True),
             self.restore_button: gr.update(interactive=True),
             self.diagnosis: gr.update(visible=True, value=markup.note("Looking at it…")),
-            self.expectation: self._expect(request, path, *settings, size=photo.size),
+            self.expectation: self._expect(request, *settings),
         }
         if (example := next((e for e in EXAMPLES if e.path.name == Path(path).name and _same(e.path, path)), None)) is not None:
             visitor.example = example.task
         try:
-            probabilities, size = self.desk.diagnose(path)
-            told_of = markup.diagnosis(probabilities, size)
+            told_of = markup.diagnosis(*self.desk.diagnose(path))
         except Exception as error:
             told_of = markup.note(explain(error, [path])[1], "bad")
-        if visitor.source != path:
-            return  # another photograph has come meanwhile
-        yield {
-            self.diagnosis: gr.update(visible=True, value=told_of),
-            self.expectation: self._expect(request, path, *settings, size=photo.size),
-        }
-
-    def _show_photo(self, request: gr.Request, path: str | None) -> Any:
-        """Takes a photo off the page that cannot be read, and shows a picture of one that browsers cannot show."""
-        visitor = self.visitors.of(request.session_hash)
-        if path is not None and visitor.message is not None:
-            return None
-        return visitor.shown if path is not None and path == visitor.source != visitor.shown else gr.skip()
+        if visitor.source == path:  # or another photograph has come meanwhile
+            yield {
+                self.diagnosis: gr.update(visible=True, value=told_of),
+                self.expectation: self._expect(request, *settings),
+            }
 
     def _example_chosen(self, request: gr.Request, event: gr.SelectData) -> str:
         # A copy: what a visitor leaves is deleted, and gradio would serve all of them the same file.
         return str(shutil.copy(EXAMPLES[event.index].path, self.visitors.of(request.session_hash).room()))
 
-    def _expect(self, request: gr.Request, path: str | None, *settings: Any, size: tuple[int, int] | None = None) -> str:
-        if path is None:
+    def _expect(self, request: gr.Request, *settings: Any) -> str:
+        visitor = self.visitors.of(request.session_hash)
+        if visitor.size is None:
             return ""
         try:
-            visitor = self.visitors.of(request.session_hash)
-            return self.desk.expectation(size or _size(visitor.source or path), self.form.read(*settings))
+            return self.desk.expectation(visitor.size, self.form.read(*settings))
         except Exception as error:
             return markup.note(explain(error)[1], "bad")
 
@@ -230,7 +231,7 @@ class RestoreTab:
                 **self._cleared(),
                 self.restore_button: gr.update(interactive=False),
                 self.cancel_button: gr.update(visible=True),
-                self.empty: gr.update(visible=False),
+                self.next: gr.update(visible=False),
                 self.status: markup.progress(*self.desk.how_far(job)),
             }
             before = ""
@@ -242,7 +243,7 @@ class RestoreTab:
         if job.is_cancelled or visitor.source != source:
             # Of another photograph by now, whose own events say what is shown.
             if visitor.source == source and visitor.job in (None, job):
-                yield {**self._cleared(), self.status: markup.note("Cancelled. Nothing was kept."), self.empty: gr.update(visible=True)}
+                yield {**self._cleared(), self.status: markup.note("Cancelled. Nothing was kept."), self.next: gr.update(visible=True)}
             return
         if job.error is not None:
             yield self._failed(job.error, source)
@@ -252,14 +253,21 @@ class RestoreTab:
     def _finished(self, finished: Finished, settings: Any, visitor: Visitor, source: str) -> Iterator[dict[Any, Any]]:
         yield {
             **self._cleared(),
-            self.status: self.desk.summary(finished, settings),
+            self.status: self.desk.summary(finished),
             self.slider: gr.update(visible=True, value=(finished.before, finished.after)),
             self.download: gr.update(
-                visible=True, value=str(finished.file), label=f"Download {finished.file.name} ({markup.file_size(finished.file)})"
+                visible=True,
+                value=str(finished.file),
+                label=f"Download {finished.file.suffix[1:].upper()} ({markup.file_size(finished.file)})",
             ),
-            self.expectation: self.desk.expectation(_size(source), settings),
+            self.expectation: self.desk.expectation(visitor.size, settings) if visitor.size else "",
         }
-        shown = self.desk.account(finished, source)
+        try:
+            shown = self.desk.account(finished, source)
+        except (PhotoError, FileNotFoundError):
+            if finished.file.exists():
+                raise
+            return  # the visitor has left, and took the files along
         yield {
             self.account: gr.update(visible=True),
             self.changes: shown["changes"],
@@ -271,21 +279,10 @@ class RestoreTab:
         }
 
     def _failed(self, error: BaseException, path: str) -> dict[Any, Any]:
-        return {**self._cleared(), self.status: markup.note(explain(error, [path])[1], "bad"), self.empty: gr.update(visible=False)}
+        return {**self._cleared(), self.status: markup.note(explain(error, [path])[1], "bad"), self.next: gr.update(visible=False)}
 
     def _cancel(self, request: gr.Request) -> None:
         self.visitors.of(request.session_hash).stop()
-
-
-def _size(path: str) -> tuple[int, int]:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(274, 1) >= 5
-            return (image.height, image.width) if turned else image.size
-    except Exception:
-        return read_photo(path).size
 
 
 def _same(one: Path, other: str) -> bool:

@@ -25,18 +25,18 @@ class Visitor:
         folder: Theirs alone; its name cannot be guessed.
         job: What is done for them now.
         source: The photograph as it was uploaded.
+        size: Its width and height.
         shown: What the page shows of it, if that is another file.
         example: Its name, if it is one of ours.
-        message: To be shown when the photograph is gone.
         uploads: Files that the page has been sent.
     """
 
     folder: Path
     job: Work | None = None
     source: str | None = None
+    size: tuple[int, int] | None = None
     shown: str | None = None
     example: str | None = None
-    message: str | None = None
     uploads: set[str] = field(default_factory=set)
     results: deque[Path] = field(default_factory=deque)
 

@@ -100,6 +100,26 @@ def test_who_cancels_in_the_line_is_never_begun(engine):
     assert begun == []
 
 
+def test_closing_stops_whatever_is_done_and_waits_for_its_end(checkpoint):
+    engine = Engine(str(checkpoint), "cpu")
+    engine.load()
+    engine.start()
+    begun = threading.Event()
+
+    def work(job):
+        begun.set()
+        while True:
+            job.step()
+
+    running, waiting = Job(engine, 1.0, work), Job(engine, 1.0, work)
+    assert begun.wait(60)
+    engine.close()
+    assert engine.line.is_empty
+    for job in (running, waiting):
+        assert job.wait(60)
+        assert isinstance(job.error, StoppedError)
+
+
 def test_a_line_that_is_full_takes_no_job(checkpoint):
     engine = Engine(str(checkpoint), "cpu")  # not loaded: jobs wait
     jobs = [Job(engine, 1.0, lambda job: None) for _ in range(engine.line.limit)]
