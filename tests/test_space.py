@@ -184,7 +184,7 @@ def test_the_page_restores_a_photo_as_the_command_line_does(page, photo, checkpo
 def test_the_settings_are_the_command_line_s(page, photo, checkpoint, tmp_path):
     photo.save(tmp_path / "holiday.png")
     upload(page, tmp_path / "holiday.png")
-    page.locator("#preset").get_by_text("Fast").click()
+    page.locator("#preset").get_by_text("Fast", exact=True).click()
     page.locator("#settings").get_by_text("Size, tones").click()
     page.locator("#size").get_by_text("enlarge to a width").click()
     page.locator("#width input").fill("108")
