@@ -126,7 +126,7 @@ def tour(page: Any, shoot: Any) -> None:
         broken.write_text("not a photograph")
         page.reload()
         page.locator("#photo input[type=file]").set_input_files(broken)
-        page.locator("#status .bad").wait_for()
+        page.locator("#notice .bad").wait_for()
         shoot("refused")
         large = Path(temporary) / "large.jpg"
         with Image.open(SAMPLES / "coffee.jpg") as image:

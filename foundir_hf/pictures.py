@@ -70,9 +70,10 @@ def change_map(before: Image.Image, after: Image.Image, bar: int = 24) -> Image.
     picture.paste(Image.fromarray(drawn(np.abs(new - old).mean(axis=2))), (0, 0))
     picture.paste(Image.fromarray(np.broadcast_to(drawn(ramp), (bar, width, 3)).copy()), (0, after.height))
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=round(bar * 0.6))
-    for level in (0, 1, 4, 16, 64):
-        left = 4 + round(np.log1p(level) / np.log1p(255.0) * width)
-        draw.text((left, after.height + bar // 6), f"{level}" if level else "0 of 255", fill="white" if level < 16 else "black", font=font)
+    for level in (0, 1, 4, 16, 64, 255):
+        place, anchor = np.log1p(level) / np.log1p(255.0), "ra" if level == 255 else "la"
+        left = (width - 4) if level == 255 else 4 + round(place * width)
+        draw.text((left, after.height + bar // 6), f"{level}", fill="white" if level < 16 else "black", font=font, anchor=anchor)
     return picture
 
 

@@ -22,7 +22,10 @@ from small_sdxl import SMALL_LQ_ENCODER, SMALL_SDXL, SMALL_VAE
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from weights import awaken
 
+from foundir_hf.adapters.attach import AdapterConfig, adapted_components, add_adapter
+from foundir_hf.adapters.files import Base, save_adapter
 from foundir_hf.configurations import CONFIGURATIONS
+from foundir_hf.hub import load_pipeline
 from foundir_hf.models.lq_encoder_foundir import FoundIRLQEncoder
 from foundir_hf.models.unet_foundir import FoundIRUNet2DConditionModel
 from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline
@@ -89,6 +92,20 @@ def checkpoint(pipeline, tmp_path_factory) -> Path:
     """`pipeline` as a folder. Tests leave it as it is."""
     folder = tmp_path_factory.mktemp("pipeline") / "checkpoint"
     pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapters(checkpoint, tmp_path_factory) -> Path:
+    """A folder as `foundir serve --adapters` takes it: `scans`, of `checkpoint`, which changes every picture, and what is no adapter."""
+    folder = tmp_path_factory.mktemp("adapters")
+    pipe = load_pipeline(checkpoint)
+    add_adapter(pipe, AdapterConfig("lora", rank=2))
+    for model in adapted_components(pipe).values():
+        awaken(model, std=0.1)
+    save_adapter(pipe, folder / "scans", Base.of_checkpoint(checkpoint), card="---\nlibrary_name: peft\n---\n# For scans\n")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "README.md").write_text("No adapter.")
     return folder
 
 

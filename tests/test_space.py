@@ -54,7 +54,7 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def server(checkpoint, tmp_path_factory):
+def server(checkpoint, adapters, tmp_path_factory):
     """The Space as a process of its own, on a free port: `(address, folder of its temporary files)`."""
     folder = tmp_path_factory.mktemp("server")
     with socket.socket() as probe:
@@ -63,6 +63,7 @@ def server(checkpoint, tmp_path_factory):
     environment = {
         **os.environ,
         "FOUNDIR_CHECKPOINT": str(checkpoint),
+        "FOUNDIR_ADAPTERS": str(adapters),
         "GRADIO_SERVER_PORT": str(port),
         "HF_HUB_OFFLINE": "1",
         "TMPDIR": str(folder),
@@ -172,7 +173,7 @@ def test_the_page_restores_a_photo_as_the_command_line_does(page, photo, checkpo
     assert downloaded.name == "holiday-restored.png"
     assert downloaded.read_bytes() == expected(checkpoint, tmp_path / "holiday.png", tmp_path / "expected.png")
     assert not np.array_equal(read_photo(downloaded).pixels, np.asarray(photo))
-    assert re.search(r"Done in [\d.]+ s: 72 x 56 pixels, read with 8 bits", page.locator("#status").inner_text())
+    assert re.search(r"Done in [\d.]+ s\. 72 x 56 pixels, 8 bits a channel", page.locator("#status").inner_text())
     before, after = (page.locator("#slider img").nth(i) for i in range(2))
     assert before.get_attribute("src") != after.get_attribute("src")
     for shown in (before, after):
@@ -183,7 +184,7 @@ def test_the_page_restores_a_photo_as_the_command_line_does(page, photo, checkpo
 def test_the_settings_are_the_command_line_s(page, photo, checkpoint, tmp_path):
     photo.save(tmp_path / "holiday.png")
     upload(page, tmp_path / "holiday.png")
-    page.locator("#preset").get_by_text("Fast").click()
+    page.locator("#preset").get_by_text("Fast", exact=True).click()
     page.locator("#settings").get_by_text("Size, tones").click()
     page.locator("#size").get_by_text("enlarge to a width").click()
     page.locator("#width input").fill("108")
@@ -352,7 +353,7 @@ def test_the_second_visitor_is_told_how_long_it_takes(browser, page, address, ph
 @pytest.mark.browser
 def test_without_a_photo_there_is_nothing_to_press(page):
     assert page.locator("#restore").is_disabled()
-    assert page.locator("#empty").get_by_text("Drop a photo, or click one of ours.").is_visible()
+    assert f"up to {UPLOAD_MEGABYTES} MB; results up to 24 megapixels" in page.locator("#notice").inner_text()
     assert page.locator("#examples button").count() == len(EXAMPLES) == 6
 
 
@@ -361,9 +362,9 @@ def test_a_file_that_is_no_photo_is_reported_by_its_name_at_once(page, tmp_path)
     name = "<img src=x onerror=alert(1)>.png"
     (tmp_path / name).write_text("not a photograph")
     page.locator("#photo input[type=file]").set_input_files(tmp_path / name)
-    page.locator("#status").get_by_text("cannot be read: not an image of a known format").wait_for()
-    assert page.locator("#status img").count() == 0  # its name is text
-    assert "/tmp" not in page.locator("#status").inner_text()  # where the server keeps it is nobody's business
+    page.locator("#notice").get_by_text("cannot be read: not an image of a known format").wait_for()
+    assert page.locator("#notice img").count() == 0  # its name is text
+    assert "/tmp" not in page.locator("#notice").inner_text()  # where the server keeps it is nobody's business
     assert page.locator("#photo img").count() == 0
     assert page.locator("#restore").is_disabled()
 
@@ -372,8 +373,8 @@ def test_a_file_that_is_no_photo_is_reported_by_its_name_at_once(page, tmp_path)
 def test_a_photo_too_large_for_the_page_is_reported_before_it_is_decoded(page, tmp_path):
     Image.new("1", (6000, 5000)).save(tmp_path / "poster.png")
     page.locator("#photo input[type=file]").set_input_files(tmp_path / "poster.png")
-    page.get_by_text("The result would have 30 megapixels; this page stops at 24.").wait_for()
-    assert f"{UPLOAD_MEGABYTES} MB, results up to 24 megapixels" in page.locator("#header").inner_text()
+    page.locator("#notice").get_by_text("it has 6000 x 5000 pixels, the limit is 24 megapixels").wait_for()
+    assert "--" not in page.locator("#notice").inner_text()  # the option of the command line is no help here
 
 
 @pytest.mark.browser
@@ -414,6 +415,17 @@ def test_on_a_phone_nothing_overflows_and_the_result_comes_into_view(browser, ad
     page.locator("#account").get_by_text("What it did").click()
     page.locator("#changes img").wait_for()
     assert page.evaluate(wide) == [390, 390]
+    # Of a file that is no photo, what is wrong is told where the file was dropped.
+    (tmp_path / "broken.png").write_text("not a photograph")
+    page.reload()
+    page.locator("#photo input[type=file]").set_input_files(tmp_path / "broken.png")
+    page.locator("#notice .bad").wait_for()
+    assert page.locator("#notice .bad").evaluate("note => note.getBoundingClientRect().bottom < window.innerHeight && !window.scrollY")
+    for tab in ("Batch", "Adapters", "About"):
+        page.get_by_role("tab", name=tab).click()
+        page.get_by_role("tabpanel").filter(visible=True).wait_for()
+        assert page.evaluate(wide) == [390, 390]
+    assert page.locator("#about img").first.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
     page.context.close()
     assert [error for error in errors if "net::ERR_ABORTED" not in error] == []
 
@@ -426,9 +438,59 @@ def test_the_keyboard_alone_restores_an_example(page):
     page.locator("#restore").focus()
     page.keyboard.press("Enter")
     page.locator("#slider img").nth(1).wait_for()
-    # Pictures and controls have names for those who cannot see them.
-    nameless = "images => images.filter(image => !image.hasAttribute('alt')).map(image => image.outerHTML)"
-    assert page.locator("#header img").evaluate_all(nameless) == []
+    handle = page.locator("#slider").get_by_role("slider")
+    handle.focus()
+    at_first = handle.bounding_box()["x"]
+    page.keyboard.press("ArrowLeft")
+    assert handle.bounding_box()["x"] < at_first
+    assert handle.get_attribute("aria-valuenow") == "45"
+    page.keyboard.press("End")
+    assert handle.get_attribute("aria-valuenow") == "100"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_that_is_in_the_way_of_anybody(browser, address, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page, _ = open_page(browser, address, color_scheme=scheme)
+
+    def found(impacts=("serious", "critical")) -> list[str]:
+        page.wait_for_timeout(500)  # colours fade in, and would be measured on their way
+        violations = Axe().run(page).response["violations"]
+        return [f"{v['id']}: {node['html'][:200]}" for v in violations if v["impact"] in impacts for node in v["nodes"]]
+
+    assert found() == []
+    assert page.locator("#examples button").first.get_attribute("aria-label") == "Grain"
+    page.locator("#examples button").nth(0).click()
+    page.locator("#diagnosis .diagnosis").wait_for()
+    page.locator("#settings").get_by_text("Size, tones").click()
+    page.locator("#restore").click()
+    page.locator("#slider img").nth(1).wait_for()
+    page.locator("#account").get_by_text("What it did").click()
+    page.locator("#crops img").wait_for()
+    assert found() == []
+    for tab in ("Batch", "Adapters", "About"):
+        page.get_by_role("tab", name=tab).click()
+        assert found() == []
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_an_adapter_of_the_server_is_chosen_with_its_weight(page, photo, checkpoint, adapters, tmp_path):
+    photo.save(tmp_path / "holiday.png")
+    upload(page, tmp_path / "holiday.png")
+    page.locator("#settings").get_by_text("Size, tones").click()
+    page.locator("#adapters input").click()
+    page.get_by_role("option", name="scans").click()
+    page.locator("#adapter-weight input[type=number]").fill("0.5")
+    page.locator("#adapter-weight input[type=number]").blur()
+    downloaded = restore_and_download(page, tmp_path)
+    option = ("--adapter", f"{adapters / 'scans'}:0.5")
+    assert downloaded.read_bytes() == expected(checkpoint, tmp_path / "holiday.png", tmp_path / "expected.png", *option)
+    page.get_by_role("tab", name="Adapters").click()
+    page.get_by_role("button", name="scans").click()
+    page.get_by_role("heading", name="For scans").wait_for()
 
 
 # The API, from another process.
@@ -475,7 +537,7 @@ def test_what_the_api_takes_and_gives_has_names(client):
         ({"preset": "best"}, "SettingError.*`preset` must be one of fast, balanced, thorough; got 'best'"),
         ({"strength": 2}, r"SettingError.*`strength` must be a number in \[0, 1\], got 2"),
         ({"size": "enlarge to a width", "width": 9}, r"SettingError.*`width` must be 72 to 576 pixels for this photo, got 9"),
-        ({"adapters": "../secret"}, "SettingError.*`adapters` must be of this server's: it has none; got '../secret'"),
+        ({"adapters": "../secret"}, "SettingError.*`adapters` must be of this server's: scans; got '../secret'"),
         ({"size": "enlarge by a factor", "factor": "x"}, "SettingError.*`factor` must be a number"),
     ],
 )
@@ -499,6 +561,37 @@ def test_no_path_and_no_link_of_a_client_is_opened(client, server):
                 client.predict(photo={"path": path, "meta": {"_type": "gradio.FileData"}}, api_name=api_name)
     with pytest.raises(AppError):
         client.predict(files=[{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}], api_name="/batch")
+
+
+def test_language_models_get_two_tools_that_take_an_upload_and_open_nothing_else(server, photo, tmp_path):
+    mcp = pytest.importorskip("mcp")
+    import anyio
+    import httpx
+    from mcp.client.streamable_http import streamable_http_client
+
+    photo.save(tmp_path / "holiday.png")
+    with (tmp_path / "holiday.png").open("rb") as file:
+        (uploaded,) = httpx.post(f"{server[0]}gradio_api/upload", files={"files": file}).json()
+
+    async def talk() -> tuple[set[str], list]:
+        async with (
+            streamable_http_client(f"{server[0]}gradio_api/mcp/") as (read, write, _),
+            mcp.ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+            assert "strength" in tools["restore"].inputSchema["properties"]
+            assert "request" not in tools["restore"].inputSchema["properties"]
+            links = [f"{server[0]}gradio_api/file={path}" for path in (uploaded, "/etc/passwd", f"{server[1]}/log")]
+            answers = [await session.call_tool("restore", {"photo": link, "preset": "fast"}) for link in (*links, server[0])]
+            return set(tools), answers
+
+    with ThreadPoolExecutor(1) as thread:  # playwright has a loop in this one
+        tools, (good, *bad) = thread.submit(anyio.run, talk).result()
+    assert tools == {"restore", "diagnose"}
+    assert not good.isError, good.content
+    assert "holiday-restored.png" in good.content[0].text
+    assert [answer.content[0].text for answer in bad] == ["Please upload the photo itself; this server fetches nothing from elsewhere."] * 3
 
 
 def test_a_file_over_the_limit_is_refused_while_it_is_uploaded(server):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import importlib.util
 import re
 import threading
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .limits import WAITING
-from .line import Line, Ticket
+from .line import Line
 from .settings import SEED, Settings
 
 if TYPE_CHECKING:  # the libraries take seconds to import, and the page is to be up before
@@ -25,10 +24,7 @@ if TYPE_CHECKING:  # the libraries take seconds to import, and the page is to be
 
 # Pipelines by checkpoint, where a process that ZeroGPU forks finds them.
 _HELD: dict[str, FoundIRPipeline] = {}
-
-
-class StoppedError(Exception):
-    """The visitor has stopped the work, or left."""
+_PATIENCE = 10.0  # seconds at the end, for a tile or for the libraries' import
 
 
 @dataclass(frozen=True)
@@ -46,70 +42,6 @@ class Restored:
     account: Account
 
 
-class Job:
-    """A piece of work in a thread of its own, watched by whoever started it.
-
-    Args:
-        engine: Whose line it stands in.
-        seconds: That it is expected to take.
-        work: What to do when the turn has come. It gets this job and calls `step` often, which raises [`StoppedError`] after a `cancel`.
-    """
-
-    def __init__(self, engine: Engine, seconds: float, work: Callable[[Job], Any]):
-        self.seconds, self.done, self.total, self.label = seconds, 0, 0, ""
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.ticket: Ticket = engine.line.enter(seconds)
-        self._stop, self._finished, self._work = threading.Event(), threading.Event(), work
-        # ZeroGPU tells visitors apart by what gradio keeps in the context.
-        threading.Thread(target=contextvars.copy_context().run, args=(self._run, engine), daemon=True).start()
-
-    @property
-    def elapsed(self) -> float | None:
-        """Seconds since its turn came; none before."""
-        return None if self.ticket.started is None else time.monotonic() - self.ticket.started
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether it has ended, in whatever way."""
-        return self._finished.is_set()
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether it has been told to stop."""
-        return self._stop.is_set()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Waits for the end, at most `timeout` seconds; whether it has come."""
-        return self._finished.wait(timeout)
-
-    def cancel(self) -> None:
-        """Stops it at the next tile, or in the line."""
-        self._stop.set()
-
-    def step(self, done: int | None = None, total: int | None = None) -> None:
-        """Says how far the work is; raises [`StoppedError`] if nobody wants it any more."""
-        if self._stop.is_set():
-            raise StoppedError("Cancelled.")
-        if done is not None:
-            self.done = done
-        if total is not None:
-            self.total = total
-
-    def _run(self, engine: Engine) -> None:
-        try:
-            while not self.ticket.wait(0.2):
-                self.step()
-            engine.wait_until_ready(self.step)
-            self.step()
-            self.result = self._work(self)
-        except BaseException as error:
-            self.error = error
-        finally:
-            self.ticket.leave()
-            self._finished.set()
-
-
 class Engine:
     """Restores photographs by one checkpoint.
 
@@ -123,21 +55,38 @@ class Engine:
         self.checkpoint, self.device, self.adapters = checkpoint, device, adapters
         self.line = Line(WAITING)
         self.failure: Exception | None = None
+        self.is_closing = False
+        self._loading: threading.Thread | None = None
         self._ready, self._seconds = threading.Event(), {}
         self._hashes: dict[tuple[str, ...], dict[str, str]] = {}
 
     def start(self, then: Callable[[], None] = lambda: None, otherwise: Callable[[], None] = lambda: None) -> None:
         """Loads the model in a thread of its own, and then does `then`, or `otherwise` if it cannot be loaded: `failure` says why."""
 
-        def load() -> None:
-            try:
-                self._load()
-            except Exception as error:
-                self.failure = error
-            self._ready.set()
+        def run() -> None:
+            if not self._ready.is_set():
+                self.load()
             (then if self.failure is None else otherwise)()
 
-        threading.Thread(target=load, daemon=True, name="foundir-load").start()
+        self._loading = threading.Thread(target=run, daemon=True, name="foundir-load")
+        self._loading.start()
+
+    def load(self) -> None:
+        """Loads the model; what goes wrong is in `failure`."""
+        try:
+            self._load()
+        except Exception as error:
+            self.failure = error
+        self._ready.set()
+
+    def close(self) -> None:
+        """Stops all work, and waits for its end: a process that ends while a thread is inside torch is aborted."""
+        self.is_closing = True
+        deadline = time.monotonic() + _PATIENCE
+        if self._loading is not None:
+            self._loading.join(_PATIENCE)
+        while not self.line.is_empty and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     @property
     def is_ready(self) -> bool:
@@ -168,7 +117,7 @@ class Engine:
         return self._seconds[known] * ratio * _megapixels(size) * settings.upscale(size) ** 2
 
     def restore(self, photo: Photo, settings: Settings, step: Callable[[int, int], None]) -> Restored:
-        """Restores a photograph as the command line does, byte for byte; called by one [`Job`] at a time.
+        """Restores a photograph as the command line does, byte for byte; called by one job at a time.
 
         Args:
             photo: From the package's reader.
@@ -179,11 +128,10 @@ class Engine:
         from ..formats.record import with_record
 
         arguments = settings.arguments(self.checkpoint, self.adapters, photo.size)
-        pipeline = _HELD[self.checkpoint]
         options = {**pipeline_options(arguments), "upscale": arguments.upscale}
-        self._use_adapters(pipeline, settings)
+        adapters = [(str(Path(self.adapters or "") / name), weight) for name, weight in settings.adapters]
         start = time.perf_counter()
-        result, account = _compute(self.checkpoint, photo, options, None if _zero_gpu() else step)
+        result, account = _compute(self.checkpoint, photo, options, adapters, None if is_zero_gpu() else step)
         seconds = time.perf_counter() - start
         if result is not photo:
             if not photo.pixels.size < 1000:  # of next to nothing a time says nothing
@@ -217,33 +165,22 @@ class Engine:
 
     def _load(self) -> None:
         from ..cli.common import pick_device, quiet_libraries
+        from ..diagnosis import load_classifier
         from ..hub import load_pipeline
 
         quiet_libraries()
-        device = "cuda" if _zero_gpu() else pick_device(self.device)
+        device = "cuda" if is_zero_gpu() else pick_device(self.device)
+        # One after the other: two threads that load at once leave torch making weights without memory, for good (accelerate's context
+        # for empty weights patches a class, and each thread restores what it found).
+        load_classifier()
         _HELD[self.checkpoint] = load_pipeline(self.checkpoint, device=device)
-
-    def _use_adapters(self, pipeline: FoundIRPipeline, settings: Settings) -> None:
-        """Those of the settings, and no others."""
-        from ..adapters.files import load_adapter
-
-        loaded = {name for names in pipeline.get_list_adapters().values() for name in names}
-        weights = {}
-        for name, weight in settings.adapters:
-            known = "page_" + re.sub(r"\W", "_", name)  # a dot would divide the name in two
-            weights[known] = weight
-            if known not in loaded:
-                load_adapter(pipeline, Path(self.adapters or "") / name, known)
-        loaded = sorted({name for names in pipeline.get_list_adapters().values() for name in names})
-        if loaded:
-            pipeline.set_adapters(loaded, [weights.get(name, 0.0) for name in loaded])
 
 
 def _megapixels(size: tuple[int, int]) -> float:
     return size[0] * size[1] / 1e6
 
 
-def _zero_gpu() -> bool:
+def is_zero_gpu() -> bool:
     """Whether this is a Space whose GPU is lent for a call at a time."""
     if importlib.util.find_spec("spaces") is None:
         return False
@@ -262,14 +199,18 @@ def _on_gpu(function: Callable) -> Callable:
 
 
 @_on_gpu
-def _compute(held: str, photo: Photo, options: dict[str, Any], step: Callable[[int, int], None] | None) -> tuple[Photo, Account]:
-    """The restoration itself. `step` cannot go to another process, so under ZeroGPU there is none."""
+def _compute(
+    held: str, photo: Photo, options: dict[str, Any], adapters: list[tuple[str, float]], step: Callable[[int, int], None] | None
+) -> tuple[Photo, Account]:
+    """The restoration itself. Under ZeroGPU it runs in a process that was forked at some time, so it loads adapters itself, and there is no
+    `step`, which cannot go there."""
     import torch
 
     from ..interpret import record_stages
     from ..photo import restore_photo
 
     pipeline = _HELD[held]
+    _use_adapters(pipeline, adapters)
     pipeline.progress_bar = partial(_Bar, step)
     try:
         with record_stages(pipeline) as account:
@@ -277,6 +218,22 @@ def _compute(held: str, photo: Photo, options: dict[str, Any], step: Callable[[i
     finally:
         pipeline.maybe_free_model_hooks()
     return result, account
+
+
+def _use_adapters(pipeline: FoundIRPipeline, adapters: list[tuple[str, float]]) -> None:
+    """These, with these weights, and no others."""
+    from ..adapters.files import load_adapter
+
+    loaded = {name for names in pipeline.get_list_adapters().values() for name in names}
+    weights = {}
+    for folder, weight in adapters:
+        name = "page_" + re.sub(r"\W", "_", Path(folder).name)  # a dot would divide the name in two
+        weights[name] = weight
+        if name not in loaded:
+            load_adapter(pipeline, folder, name)
+    loaded = sorted({name for names in pipeline.get_list_adapters().values() for name in names})
+    if loaded:
+        pipeline.set_adapters(loaded, [weights.get(name, 0.0) for name in loaded])
 
 
 class _Bar(AbstractContextManager):

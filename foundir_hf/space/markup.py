@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -40,6 +41,12 @@ def duration(seconds: float) -> str:
     return f"{seconds} s" if seconds < 60 else f"{seconds // 60} min {seconds % 60} s" if seconds % 60 else f"{seconds // 60} min"
 
 
+def file_size(path: Path) -> str:
+    """`3.4 MB`, `86 kB`."""
+    size = path.stat().st_size
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{max(1, round(size / 1e3))} kB"
+
+
 def note(text: str, kind: str = "plain") -> str:
     """A line on the page; `kind` is `plain`, `good` or `bad`."""
     role = ' role="alert"' if kind == "bad" else ' role="status"'
@@ -52,7 +59,7 @@ def diagnosis(probabilities: Mapping[str, float], size: tuple[int, int]) -> str:
     head = f"{size[0]} x {size[1]} pixels"
     if highest < LIKELY:
         text = f"It looks clean. Most suspected: {spoken(likeliest)}, {highest:.0%}."
-        return f'<section class="diagnosis" aria-label="Diagnosis"><h3>This photo <small>{head}</small></h3><p>{escape(text)}</p></section>'
+        return f'<section class="diagnosis" aria-label="Diagnosis"><h2>This photo <small>{head}</small></h2><p>{escape(text)}</p></section>'
     rows = []
     for name, probability in list(probabilities.items())[:_SHOWN]:
         if probability < SUSPECTED:
@@ -66,7 +73,7 @@ def diagnosis(probabilities: Mapping[str, float], size: tuple[int, int]) -> str:
             f'<span class="share">{probability:.0%}{" perhaps" if kind == "perhaps" else ""}</span></li>'
         )
     return (
-        f'<section class="diagnosis" aria-label="Diagnosis"><h3>What is wrong with this photo <small>{head}</small></h3>'
+        f'<section class="diagnosis" aria-label="Diagnosis"><h2>What is wrong with this photo <small>{head}</small></h2>'
         f"<ul>{''.join(rows)}</ul></section>"
     )
 
@@ -76,7 +83,7 @@ def progress(share: float, text: str) -> str:
     percent = f"{min(max(share, 0.0), 1.0):.0%}"
     return (
         f'<div class="progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent[:-1]}" '
-        f'aria-valuetext="{escape(text)}"><i style="width:{percent}"></i></div><p class="note" role="status">{escape(text)}</p>'
+        f'aria-valuetext="{escape(text)}" aria-label="Progress"><i style="width:{percent}"></i></div><p class="note">{escape(text)}</p>'
     )
 
 
@@ -111,18 +118,26 @@ def curves(places: Any) -> str:
     )
 
 
-def full_size(path: str, title: str) -> str:
-    """A picture whose pixels are the screen's, however narrow that is."""
+def full_size(path: str, title: str, words: str) -> str:
+    """A picture whose pixels are the screen's, however narrow that is; `words` are for who cannot see it."""
     source = f"gradio_api/file={quote(path)}"
     return (
-        f'<figure class="full-size"><figcaption>{escape(title)}</figcaption><div class="scroll"><img src="{source}" alt=""></div></figure>'
+        f'<figure class="full-size"><figcaption>{escape(title)}</figcaption>'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(title)}"><img src="{source}" alt="{escape(words)}"></div>'
+        "</figure>"
     )
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
-    """A table of text."""
-    body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    """A table of text; a column that has none is left out, and the second one's words are the classes of their cells."""
+    columns = [i for i in range(len(head)) if any(row[i] for row in rows)]
+
+    def cell(row: Sequence[str], i: int) -> str:
+        kind = f' class="{escape(row[i])}"' if i == 1 else ""
+        return f"<td{kind}>{escape(row[i])}</td>"
+
+    body = "".join(f"<tr>{''.join(cell(row, i) for i in columns)}</tr>" for row in rows)
+    heads = "".join(f'<th scope="col">{escape(head[i])}</th>' for i in columns)
     inside = f"<caption>{escape(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody>"
     return f'<div class="scroll"><table class="plain">{inside}</table></div>'
 

@@ -6,6 +6,8 @@ import shutil
 import tomllib
 from pathlib import Path
 
+from .about import pictures_of
+
 PACKAGE = Path(__file__).parents[1]
 REPOSITORY = PACKAGE.parent
 
@@ -38,5 +40,8 @@ def build_space(folder: Path) -> list[Path]:
         shutil.copyfile(source / name, folder / name)
     for name in ("LICENSE", "model_card.md"):
         shutil.copyfile(REPOSITORY / name, folder / name)
+    for picture in pictures_of(REPOSITORY / "model_card.md"):
+        (folder / picture).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(REPOSITORY / picture, folder / picture)
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())

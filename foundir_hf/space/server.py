@@ -11,16 +11,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from .engine import is_zero_gpu
+
 # Whatever else a process does with gradio: the page calls nobody.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-
-
-def model_card() -> str:
-    """Of the bundled checkpoint: beside the package in a checkout and in a Space."""
-    card = Path(__file__).parents[2] / "model_card.md"
-    if card.is_file():
-        return card.read_text(encoding="utf-8")
-    return "The model card is at [github.com/foundir-hf/foundir_hf](https://github.com/foundir-hf/foundir_hf)."
 
 
 def serve(
@@ -55,9 +49,13 @@ def serve(
     page = None
     try:
         page = _page(checkpoint, device, adapters, root)
+        if is_zero_gpu():  # which sees only what the main thread puts on its GPU before the launch
+            page.engine.load()
         page.app.launch(
             server_name=host, server_port=port, inbrowser=open_browser, prevent_thread_lock=True, share=False, **launch_options()
         )
+        if page.app.mcp_server_obj is not None:  # gradio 6.31 cannot hand a tool a list of files
+            page.app.mcp_server_obj.tool_to_endpoint.pop("batch", None)
         # After the page is up: it waits for the model, and visitors need not.
         page.engine.start(then=page.desk.warm_up, otherwise=stop.set)
         stop.wait()
@@ -67,6 +65,7 @@ def serve(
         if page is not None:
             page.visitors.close()
             page.app.close(verbose=False)
+            page.engine.close()
         shutil.rmtree(root, ignore_errors=True)
         if before is None:
             os.environ.pop("GRADIO_TEMP_DIR", None)
@@ -81,10 +80,12 @@ def launch_options() -> dict[str, Any]:
     from .limits import UPLOAD_MEGABYTES
     from .theme import theme
 
+    here = Path(__file__).parent
+    style, script = ((here / name).read_text(encoding="utf-8") for name in ("outer.css", "page.js"))
     return {
         "theme": theme(),
-        "head": f"<style>{(Path(__file__).parent / 'outer.css').read_text(encoding='utf-8')}</style>",
-        "css_paths": Path(__file__).parent / "page.css",
+        "head": f"<style>{style}</style><script>{script}</script>",
+        "css_paths": here / "page.css",
         "max_file_size": UPLOAD_MEGABYTES * 1_000_000,
         "ssr_mode": False,
         "footer_links": ["api", "settings"],
@@ -94,6 +95,7 @@ def launch_options() -> dict[str, Any]:
 
 
 def _page(checkpoint: str, device: str, adapters: str | Path | None, root: Path) -> Any:
+    from .about import model_card
     from .engine import Engine
     from .limits import WAITING
     from .page import Page

@@ -6,10 +6,12 @@ import secrets
 import shutil
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .engine import Job
+from .work import Work
 
 # Results that are kept of a visitor: a program may fetch one while it asks for the next.
 _KEPT = 8
@@ -23,18 +25,18 @@ class Visitor:
         folder: Theirs alone; its name cannot be guessed.
         job: What is done for them now.
         source: The photograph as it was uploaded.
+        size: Its width and height.
         shown: What the page shows of it, if that is another file.
         example: Its name, if it is one of ours.
-        message: To be shown when the photograph is gone.
         uploads: Files that the page has been sent.
     """
 
     folder: Path
-    job: Job | None = None
+    job: Work | None = None
     source: str | None = None
+    size: tuple[int, int] | None = None
     shown: str | None = None
     example: str | None = None
-    message: str | None = None
     uploads: set[str] = field(default_factory=set)
     results: deque[Path] = field(default_factory=deque)
 
@@ -52,6 +54,18 @@ class Visitor:
         if self.job is not None:
             self.job.cancel()
             self.job = None
+
+    @contextmanager
+    def follows(self, work: Work) -> Iterator[None]:
+        """Theirs, as long as somebody follows it; stopped if nobody does before its end."""
+        self.job = work
+        try:
+            yield
+        finally:
+            if not work.is_finished:
+                work.cancel()
+            if self.job is work:
+                self.job = None
 
 
 class Visitors:

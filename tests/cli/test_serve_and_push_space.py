@@ -20,14 +20,14 @@ def test_the_folder_of_a_space_is_whole_and_imports_by_itself(tmp_path, capsys):
     assert main(["push-space", "-o", str(tmp_path / "space")]) == 0
     assert "files," in capsys.readouterr().out
     found = {path.name for path in (tmp_path / "space").iterdir()}
-    assert found == {"app.py", "README.md", "requirements.txt", "LICENSE", "model_card.md", "foundir_hf"}
+    assert found == {"app.py", "README.md", "requirements.txt", "LICENSE", "model_card.md", "docs", "foundir_hf"}
     assert not list((tmp_path / "space").rglob("__pycache__"))
     # What the app imports is what lies beside it, weights and all, wherever it is started from.
     code = (
         "import runpy, sys; sys.path.insert(0, 'space'); runpy.run_path('space/app.py', run_name='app')\n"
-        "import foundir_hf.hub, foundir_hf.space.examples as e, foundir_hf.space.server as s\n"
+        "import foundir_hf.hub, foundir_hf.space.examples as e, foundir_hf.space.about as a\n"
         "print(foundir_hf.__file__); assert foundir_hf.hub.resolve_checkpoint('tiny').is_dir()\n"
-        "assert all(x.path.is_file() for x in e.EXAMPLES); assert 'model-index' in s.model_card()"
+        "assert all(x.path.is_file() for x in e.EXAMPLES); assert a.pictures_of(a.model_card())"
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
@@ -55,7 +55,7 @@ def test_a_dry_run_lists_the_files_and_keeps_none(capsys, tmp_path, monkeypatch)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert main(["push-space", "owner/name", "--dry-run"]) == 0
     listed = capsys.readouterr().out.splitlines()
-    assert {"app.py", "requirements.txt", "foundir_hf/space/page.css"} <= set(listed)
+    assert {"app.py", "requirements.txt", "foundir_hf/space/page.css", "docs/overview.jpg"} <= set(listed)
     assert sorted(listed[:-1]) == sorted(map(str, build_space(tmp_path / "again")))
 
 

@@ -10,9 +10,11 @@ from PIL import Image
 
 from foundir_hf.cli import main
 from foundir_hf.photo import read_photo, write_photo
-from foundir_hf.space.engine import Engine, Job, StoppedError
+from foundir_hf.space.engine import Engine
+from foundir_hf.space.job import Job
 from foundir_hf.space.line import LineFullError
 from foundir_hf.space.settings import Settings
+from foundir_hf.space.work import StoppedError
 
 
 def large(path, width=2100, height=1100):
@@ -96,6 +98,26 @@ def test_who_cancels_in_the_line_is_never_begun(engine):
     go_on.set()
     assert first.wait(60)
     assert begun == []
+
+
+def test_closing_stops_whatever_is_done_and_waits_for_its_end(checkpoint):
+    engine = Engine(str(checkpoint), "cpu")
+    engine.load()
+    engine.start()
+    begun = threading.Event()
+
+    def work(job):
+        begun.set()
+        while True:
+            job.step()
+
+    running, waiting = Job(engine, 1.0, work), Job(engine, 1.0, work)
+    assert begun.wait(60)
+    engine.close()
+    assert engine.line.is_empty
+    for job in (running, waiting):
+        assert job.wait(60)
+        assert isinstance(job.error, StoppedError)
 
 
 def test_a_line_that_is_full_takes_no_job(checkpoint):

@@ -11,10 +11,11 @@ from PIL import Image
 
 from foundir_hf.cli import main
 from foundir_hf.formats.photograph import PhotoError
-from foundir_hf.space import batch
-from foundir_hf.space.batch import BatchWork, gather
-from foundir_hf.space.engine import StoppedError
+from foundir_hf.space import gather as gathering
+from foundir_hf.space.batch import BatchWork
+from foundir_hf.space.gather import gather
 from foundir_hf.space.settings import Settings
+from foundir_hf.space.work import StoppedError
 
 
 def pack(path, entries):
@@ -43,10 +44,10 @@ def test_two_photos_of_one_name_are_both_kept(tmp_path):
 
 
 def test_what_is_too_much_is_refused(tmp_path, monkeypatch):
-    many = pack(tmp_path / "many.zip", [(f"{number}.png", b"x") for number in range(batch.BATCH_PHOTOS + 1)])
+    many = pack(tmp_path / "many.zip", [(f"{number}.png", b"x") for number in range(gathering.BATCH_PHOTOS + 1)])
     with pytest.raises(PhotoError, match="more than 50 photos"):
         gather([many], tmp_path / "many")
-    monkeypatch.setattr(batch, "BATCH_MEGABYTES", 1)
+    monkeypatch.setattr(gathering, "BATCH_MEGABYTES", 1)
     bomb = tmp_path / "bomb.zip"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros.png", bytes(2_000_000))
@@ -82,14 +83,14 @@ def test_one_bad_photo_does_not_stop_the_rest_and_bytes_are_the_command_line_s(e
     work = BatchWork(engine, room, Settings())
     assert work.wait(120)
     assert work.error is None
-    assert {name: state.status for name, state in work.states.items()} == {
+    assert {state.name: state.status for state in work.states} == {
         "bad.png": "failed",
         "good.png": "restored",
         "other.jpg": "restored",
     }
-    assert work.states["bad.png"].note == "cannot be read: not an image of a known format"
+    assert work.states[0].note == "cannot be read: not an image of a known format"
     main(["restore", str(tmp_path / "given"), "-o", str(tmp_path / "line"), "--checkpoint", str(checkpoint)])
-    with zipfile.ZipFile(work.archive) as archive:
+    with zipfile.ZipFile(work.result) as archive:
         assert set(archive.namelist()) == {"good.png", "other.jpg", "foundir.jsonl"}
         for name in ("good.png", "other.jpg"):
             assert archive.read(name) == (tmp_path / "line" / name).read_bytes()
@@ -105,7 +106,7 @@ def test_a_batch_is_written_in_the_format_that_was_asked_for(engine, photo, tmp_
     gather([str(tmp_path / "photo.png")], tmp_path / "room" / "in")
     work = BatchWork(engine, tmp_path / "room", Settings(suffix=".jpg", quality=60))
     assert work.wait(120)
-    with zipfile.ZipFile(work.archive) as archive, archive.open("photo.jpg") as file, Image.open(file) as restored:
+    with zipfile.ZipFile(work.result) as archive, archive.open("photo.jpg") as file, Image.open(file) as restored:
         assert restored.format == "JPEG"
         assert restored.size == photo.size
 
@@ -131,6 +132,6 @@ def test_a_cancelled_batch_stops(engine, tmp_path):
     work.cancel()
     assert work.wait(120)
     assert isinstance(work.error, StoppedError)
-    assert work.archive is None
+    assert work.result is None
     assert not list((tmp_path / "room" / "out").glob("*.png"))
     assert engine.line.is_empty

@@ -2,53 +2,24 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gradio as gr
 from PIL import Image
 
 from ..formats.photograph import Photo, PhotoError
 from . import markup, pictures
-from .engine import Engine, Job, Restored, StoppedError
+from .engine import Engine, Restored, is_zero_gpu
 from .examples import EXAMPLES
-from .limits import check_result, check_upload
+from .job import Job
+from .limits import check_result, read_photo
 from .line import LineFullError
-from .settings import SettingError, Settings
+from .settings import Settings
 from .visitors import Visitor, Visitors
 
-_OUT_OF_MEMORY = "This photo takes more memory than the server has left; try it without enlargement, or a smaller one."
-
-
-@contextmanager
-def told(*paths: str | None) -> Iterator[None]:
-    """Turns what a visitor can cause into `gr.Error`, which a page and a program are shown; where the server keeps a file is not told."""
-    try:
-        yield
-    except gr.Error:
-        raise
-    except Exception as error:
-        title, text = explain(error)
-        for path in filter(None, paths):
-            text = text.replace(str(path), Path(path).name)
-        known = title != "Error"
-        raise gr.Error(html.escape(text, quote=False), title=title, print_exception=not known) from error
-
-
-def explain(error: BaseException) -> tuple[str, str]:
-    """The type and the words of what went wrong."""
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
-        return "OutOfMemory", _OUT_OF_MEMORY
-    for kind, title in ((PhotoError, "PhotoError"), (SettingError, "SettingError"), (LineFullError, "Busy"), (StoppedError, "Cancelled")):
-        if isinstance(error, kind):
-            return title, str(error)
-    if isinstance(error, ValueError):  # of an adapter that does not fit, say
-        return "SettingError", str(error)
-    return "Error", "Something went wrong on the server; it has been written to its log."
+if TYPE_CHECKING:  # brings torch
+    from .batch import BatchWork
 
 
 @dataclass(frozen=True)
@@ -73,13 +44,6 @@ class Finished:
     kept: bool
 
 
-def read_photo(path: str | Path) -> Photo:
-    """[`~foundir_hf.photo.read_photo`], which brings torch: the page is up before."""
-    from ..photo import read_photo as read
-
-    return read(path)
-
-
 class Desk:
     """Serves visitors.
 
@@ -94,10 +58,11 @@ class Desk:
 
     def warm_up(self) -> None:
         """Restores the examples while nobody is waiting: they are shown at once then, and how long a photograph takes is known."""
-        from ..diagnosis import load_classifier
-
-        load_classifier()
+        if is_zero_gpu():  # a GPU is lent to visitors, and is not for this
+            return
         for example in EXAMPLES:
+            if self.engine.is_closing:
+                return
             photo = read_photo(example.path)
             try:
                 job = Job(self.engine, 1.0, lambda job, photo=photo: self.engine.restore(photo, Settings(), job.step))
@@ -107,30 +72,31 @@ class Desk:
             if job.error is None:
                 self._kept[example.task, Settings()] = job.result
 
-    def accept(self, path: str, visitor: Visitor) -> Photo:
+    def read(self, path: str) -> Photo:
+        """A photograph, once the libraries are there: the model's thread imports them, and two threads at once would find them half done.
+        Raises [`PhotoError`]."""
+        self.engine.wait_until_ready()
+        return read_photo(path)
+
+    def accept(self, path: str, visitor: Visitor) -> None:
         """Reads a photograph that was put on the page. Raises [`PhotoError`]."""
         visitor.uploads.add(path)
-        check_upload(path)
-        photo = read_photo(path)
-        visitor.source, visitor.shown = path, path
+        photo = self.read(path)
+        visitor.source, visitor.shown, visitor.size = path, path, photo.size
         if Path(path).suffix.lower() not in pictures.SHOWN_AS_THEY_ARE:
             visitor.shown = pictures.preview(photo, visitor.room(), Path(path).stem)
-        return photo
 
     def diagnose(self, path: str) -> tuple[dict[str, float], tuple[int, int]]:
         """Probabilities of defects, the likeliest first, and the photograph's size. Raises [`PhotoError`]."""
+        photo = self.read(path)
         from ..diagnosis import diagnose
 
-        check_upload(path)
-        photo = read_photo(path)
-        self.engine.wait_until_ready()
         return diagnose(photo.image.convert("RGB")), photo.size
 
     def begin(self, path: str, settings: Settings, visitor: Visitor) -> Job:
         """Puts a photograph into the line. Raises [`PhotoError`], [`SettingError`], [`LineFullError`]."""
         visitor.uploads.add(path)
-        check_upload(path)
-        photo = read_photo(path)
+        photo = self.read(path)
         check_result(photo.size, settings.upscale(photo.size))
         room, example = visitor.room(), visitor.example if path == visitor.source else None
 
@@ -150,6 +116,19 @@ class Desk:
             return Finished(restored, file, (*photo.notes, *notes), before, after, size, kept is not None)
 
         return Job(self.engine, self.engine.expected_seconds(photo.size, settings) or 1.0, work)
+
+    def begin_batch(self, files: list[str] | None, settings: Settings, visitor: Visitor) -> tuple[BatchWork, list[str]]:
+        """Begins a batch; also the names of what was left out. Raises [`PhotoError`]."""
+        if not files:
+            raise PhotoError("Drop photos or a zip first.")
+        self.engine.wait_until_ready()
+        from .batch import BatchWork
+        from .gather import gather
+
+        visitor.uploads.update(files)
+        room = visitor.room()
+        left_out = gather(files, room / "in")
+        return BatchWork(self.engine, room, settings), left_out
 
     def expectation(self, size: tuple[int, int], settings: Settings) -> str:
         """What a visitor is told before they start."""
@@ -189,19 +168,19 @@ class Desk:
         left = job.elapsed / job.done * (job.total - job.done) if job.done > 1 else job.seconds - job.elapsed
         return min(share, 0.97), f"Restoring: {job.done} of {job.total} tile steps, about {markup.duration(left)} left."
 
+    def changes(self, finished: Finished, path: str) -> str:
+        """The path of a picture of where a photograph changed."""
+        return _kept(pictures.changes(read_photo(path), finished.restored.photo), finished, "changes.png")
+
     def account(self, finished: Finished, path: str) -> dict[str, Any]:
         """What was done, for the page: paths of the pictures `changes` and `experts`, of the pair `estimate`, and HTML, `crops`,
         `legend` and `curves`; none where there is nothing to show."""
         photo, account, after = read_photo(path), finished.restored.account, finished.restored.photo
-        room = finished.file.parent
-
-        def kept(picture: Image.Image, name: str, suffix: str = ".png") -> str:
-            picture.save(room / f"{name}{suffix}", quality=92)
-            return str(room / f"{name}{suffix}")
-
-        estimate = experts = None
+        estimate = experts = pair = None
         if account.estimate is not None:
             estimate = account.estimate[:, : finished.size[1], : finished.size[0]].permute(1, 2, 0).numpy()
+            first = _kept(pictures.small(Image.fromarray(estimate)), finished, "estimate.jpg")
+            pair = first, _kept(pictures.small(after.image.convert("RGB")), finished, "finished.jpg")
         weights = account.expert_map()
         if weights is None or account.grid is None or account.estimate is None:
             legend = markup.note("The denoiser did not run: the fast preset is the first estimate alone.")
@@ -209,39 +188,36 @@ class Desk:
             scale = round(account.estimate.shape[2] / account.grid.width)
             width, height = (-(-side // scale) for side in finished.size)
             picture, shares = pictures.experts(weights, (width, height))
-            experts, legend = kept(picture, "experts"), markup.legend(self.engine.experts, shares)
+            experts, legend = _kept(picture, finished, "experts.png"), markup.legend(self.engine.experts, shares)
         if account.curves is None:
             curves = markup.note("The tone curves were off.")
         elif not account.curves.any():
             curves = markup.note("The tone curves looked, and left exposure, haze and colour as they were.")
         else:
             curves = markup.curves(self.engine.tone_curves(account.curves))
-        pair = None
-        if estimate is not None:
-            first = kept(pictures.small(Image.fromarray(estimate)), "estimate", ".jpg")
-            pair = first, kept(pictures.small(after.image.convert("RGB")), "finished", ".jpg")
+        crops = _kept(pictures.crops(photo, estimate, after), finished, "crops.png")
         return {
-            "changes": kept(pictures.changes(photo, after), "changes"),
+            "changes": _kept(pictures.changes(photo, after), finished, "changes.png"),
             "experts": experts,
             "legend": legend,
             "curves": curves,
             "estimate": pair,
-            "crops": markup.full_size(kept(pictures.crops(photo, estimate, after), "crops"), "Where it changed most, pixel by pixel"),
+            "crops": markup.full_size(
+                crops, "Where it changed most, pixel by pixel", "Up to three places, each before, as estimated, and finished"
+            ),
         }
 
-    def summary(self, finished: Finished, settings: Settings) -> str:
+    def summary(self, finished: Finished) -> str:
         """What a visitor is told of a finished photograph."""
         photo = finished.restored.photo
         depth = "floating point" if photo.pixels.dtype.kind == "f" else f"{8 * photo.pixels.dtype.itemsize} bits a channel"
-        when = " when the server started" if finished.kept else ""
-        text = f"Done in {finished.restored.seconds:.1f} s{when}: {finished.size[0]} x {finished.size[1]} pixels, read with {depth}."
+        when = " (when the server started)" if finished.kept else ""
+        text = f"Done in {finished.restored.seconds:.1f} s{when}. {finished.size[0]} x {finished.size[1]} pixels, {depth}."
         return markup.note(text, "good") + "".join(markup.note(f"{line}.") for line in finished.notes)
 
 
-def follow(job: Job, each: Callable[[], object], poll: float = 0.2) -> Any:
-    """Waits for a job, calling `each` meanwhile; its result, or what it raised."""
-    while not job.wait(poll):
-        each()
-    if job.error is not None:
-        raise job.error
-    return job.result
+def _kept(picture: Image.Image, finished: Finished, name: str) -> str:
+    """The path of a picture beside the download."""
+    path = finished.file.parent / name
+    picture.save(path, quality=92)
+    return str(path)

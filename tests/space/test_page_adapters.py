@@ -1,0 +1,51 @@
+"""Adapters that visitors may choose: those of the server's folder, with weights, for one photo and not the next."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from foundir_hf.cli import main
+from foundir_hf.photo import read_photo, write_photo
+from foundir_hf.space.engine import Engine
+from foundir_hf.space.form import Form
+from foundir_hf.space.settings import SettingError, Settings
+
+
+@pytest.fixture(scope="module")
+def offering(checkpoint, adapters):
+    engine = Engine(str(checkpoint), "cpu", adapters)
+    engine.load()
+    engine.wait_until_ready()
+    return engine
+
+
+def test_the_server_s_folder_is_listed_and_what_is_no_adapter_is_not(offering, tmp_path):
+    assert offering.adapter_names == ("scans",)
+    assert Engine("tiny").adapter_names == Engine("tiny", adapters=tmp_path / "missing").adapter_names == ()
+
+
+def test_bytes_are_those_of_the_command_line_and_the_next_photo_is_restored_without(offering, adapters, checkpoint, photo, tmp_path):
+    photo.save(tmp_path / "photo.png")
+    read = read_photo(tmp_path / "photo.png")
+    plain, adapted, again = (
+        offering.restore(read, settings, lambda done, total: None).photo
+        for settings in (Settings(), Settings(adapters=(("scans", 0.5),)), Settings())
+    )
+    assert not np.array_equal(plain.pixels, adapted.pixels)
+    assert np.array_equal(plain.pixels, again.pixels)
+    write_photo(adapted, tmp_path / "page.png")
+    command = ["restore", tmp_path / "photo.png", "-o", tmp_path / "line.png", "--checkpoint", checkpoint]
+    assert main([str(part) for part in (*command, "--adapter", f"{adapters / 'scans'}:0.5")]) == 0
+    assert (tmp_path / "page.png").read_bytes() == (tmp_path / "line.png").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["https://example.com/adapter", "owner/repository", "../scans", "/etc", "notes", "scans/../scans"])
+def test_no_other_is_taken(offering, name):
+    form = Form(offering.adapter_names, "")
+    values = ("balanced", "auto", 1, "keep", 2, 0, "as it came", 0)
+    with pytest.raises(SettingError, match="must be of this server's: scans; got"):
+        form.check(*values, name)
+    with pytest.raises(SettingError, match="must be of this server's: scans; got"):
+        form.read(*values, [name], 1.0)
+    assert form.read(*values, ["scans"], 0.5).adapters == (("scans", 0.5),)
