@@ -36,6 +36,7 @@ LAYERS = {
     "remote": 2,
     "hub": 2,
     "batch": 3,
+    "convert": 4,
     "scale": 4,
     "evaluation": 3,
     "training": 3,
@@ -186,4 +187,6 @@ def test_public_functions_and_classes_have_docstrings():
 def test_nothing_loads_pickles_or_loosely():
     for path in [*PACKAGE.rglob("*.py"), *(ROOT / "space").rglob("*.py"), *(ROOT / "training").rglob("*.py")]:
         text = path.read_text(encoding="utf-8")
+        if path.name == "convert.py":  # the one reader of other people's pickles, by the restricted unpickler
+            text = text.replace('torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)', "")
         assert not re.search(r"torch\.load\(|pickle\.load|weights_only\s*=\s*False|strict\s*=\s*False", text), path.name

@@ -88,6 +88,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         text_encoder, text_encoder_2, tokenizer, tokenizer_2 (*optional*): SDXL's, for prompts. A checkpoint without them takes no prompt;
             if its denoiser asks for text all the same, it gets an empty one, as in training without captions.
         force_zeros_for_empty_prompt (`bool`, *optional*, defaults to `True`): As in SDXL's pipeline.
+        license_note (`str`, *optional*): Terms of the weights where they are others than this code's; saved with them, as `NOTICE` too.
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->lq_encoder->unet->vae->tone"
@@ -109,6 +110,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         tokenizer: CLIPTokenizer | None = None,
         tokenizer_2: CLIPTokenizer | None = None,
         force_zeros_for_empty_prompt: bool = True,
+        license_note: str | None = None,
     ):
         super().__init__()
         self.register_modules(
@@ -122,7 +124,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
             tokenizer=tokenizer,
             tokenizer_2=tokenizer_2,
         )
-        self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
+        self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt, license_note=license_note)
         # A tenth faster on CPUs. Here, so that everybody gets the same pixels: the order of sums follows the layout.
         for component in (lq_encoder, unet):
             if not getattr(component, "is_quantized", False):
@@ -636,6 +638,8 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
             if target.resolve() != source.resolve():
                 shutil.copyfile(source, target)
         index_path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        if self.config.license_note:
+            (folder / "NOTICE").write_text(self.config.license_note.strip() + "\n", encoding="utf-8")
         for path in (index_path, *folder.glob("*/config.json")):
             config = json.loads(path.read_text(encoding="utf-8"))
             if config.pop("_name_or_path", None) is not None:  # a path of this machine
