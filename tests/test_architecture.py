@@ -130,6 +130,7 @@ def test_hub_code_has_a_suffix_of_its_own_and_is_complete():
         "unet_foundir.py",
     ]
     assert {p.name for p in HUB_CODE} - {p.name for p in COMPONENTS} == {
+        "attention_foundir.py",
         "color_fix_foundir.py",
         "lora_foundir.py",
         "pipeline_foundir.py",

@@ -244,6 +244,7 @@ def quiet_libraries() -> None:
     """Keeps the libraries' advice off the screen; their errors arrive as exceptions and are told in one line."""
     import logging
 
+    logging.getLogger("xformers").setLevel(logging.ERROR)  # a page of warnings where it was built for another PyTorch
     import diffusers.utils.logging
     import transformers.utils.logging
 

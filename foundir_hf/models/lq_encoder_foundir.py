@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.loaders import PeftAdapterMixin
+from diffusers.models.attention import AttentionMixin
 from diffusers.models.autoencoders.vae import Encoder
 from diffusers.utils import BaseOutput
 from torch import nn
@@ -33,7 +34,7 @@ class FoundIRLQEncoderOutput(BaseOutput):
     estimate: torch.Tensor
 
 
-class FoundIRLQEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class FoundIRLQEncoder(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
     """The paper's LQ encoder: a VAE's encoder up to its penultimate features. Its estimate is the degraded image itself.
 
     Args:

@@ -27,6 +27,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from .attention_foundir import DispatchedAttnProcessor, check_xformers, reset_attention_backend, set_attention_backend
 from .color_fix_foundir import COLOR_FIXES
 from .lora_foundir import FoundIRLoraLoaderMixin
 from .tiling_foundir import TileGrid
@@ -183,6 +184,23 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
     def size_multiple(self) -> int:
         """Images are padded inside to multiples of this, so that the UNet can halve their latents."""
         return self.latent_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    def _models(self) -> dict[str, torch.nn.Module]:
+        return {name: module for name, module in self.components.items() if isinstance(module, torch.nn.Module)}
+
+    def set_attention_backend(self, backend: str) -> None:
+        """Has every component compute attention by one of diffusers' backends (`"xformers"`, `"flash"`, `"_native_math"`, ...); see
+        [`~attention_foundir.set_attention_backend`]. To be called where the pipeline is to run, after `to(device)`."""
+        set_attention_backend(self._models(), backend)
+
+    def reset_attention_backend(self) -> None:
+        """Takes [`set_attention_backend`] back."""
+        reset_attention_backend(self._models())
+
+    def enable_xformers_memory_efficient_attention(self, attention_op: Callable | None = None) -> None:
+        """As `DiffusionPipeline.enable_xformers_memory_efficient_attention`; says in a line what is missing where it cannot."""
+        check_xformers({module.device for module in self._models().values()})
+        super().enable_xformers_memory_efficient_attention(attention_op)
 
     @torch.no_grad()
     def __call__(
@@ -624,7 +642,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         own_source = Path(inspect.getsourcefile(type(self)))
         index["_class_name"] = [own_source.stem, type(self).__name__]
         sources = {folder / own_source.name: own_source}
-        for helper in (TileGrid, COLOR_FIXES["adain"], FoundIRLoraLoaderMixin):
+        for helper in (TileGrid, COLOR_FIXES["adain"], FoundIRLoraLoaderMixin, DispatchedAttnProcessor):
             source = Path(inspect.getsourcefile(helper))
             sources[folder / source.name] = source
         for name, component in self.components.items():
