@@ -36,6 +36,7 @@ LAYERS = {
     "remote": 2,
     "hub": 2,
     "batch": 3,
+    "captioning": 0,
     "convert": 4,
     "scale": 4,
     "evaluation": 3,

@@ -8,7 +8,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from .common import check_options, generator, limits, load, pipeline_options, quiet_libraries, restoration_record, weight_hashes
+from .common import (
+    check_options,
+    generator,
+    limits,
+    load,
+    load_captioner,
+    pipeline_options,
+    quiet_libraries,
+    restoration_record,
+    weight_hashes,
+)
 
 if TYPE_CHECKING:
     from ..batch import Batch, Record
@@ -27,6 +37,10 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
     from ..photo import Photo, write_photo
 
     options = {**pipeline_options(arguments), "upscale": arguments.upscale}
+    if arguments.caption_model:
+        if arguments.prompt:
+            raise ValueError("`--prompt` and --caption-model both write the prompt; give one.")
+        options["caption_model"] = arguments.caption_model
     facts = {"version": __version__, "weights": weight_hashes(arguments), "seed": arguments.seed}
     writing = {"metadata": arguments.metadata, "quality": arguments.quality}
     allowed, single = limits(arguments), len(plan.jobs) == 1
@@ -40,13 +54,16 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
 
         pipeline = load(arguments)
         check_options(arguments, pipeline)
+        calling = {name: value for name, value in options.items() if name != "caption_model"}
+        captioner = load_captioner(arguments, pipeline.device)
         # On terminals only (`None`): a bar over the tiles of a single photograph, or that over the photographs.
         pipeline.set_progress_bar_config(disable=None if single else True, leave=False, desc="restoring")
         modules = [part for part in pipeline.components.values() if hasattr(part, "register_forward_pre_hook")]
 
         def restored(photo: Photo) -> Photo:
             with stops_after(allowed.seconds, modules, "restoring it"):
-                result = restore_photo(pipeline, photo, generator=generator(arguments), **options)
+                prompt = {} if captioner is None else {"prompt": captioner(photo.image)}
+                result = restore_photo(pipeline, photo, generator=generator(arguments), **calling, **prompt)
             if arguments.change_map:
                 write_picture(change_map(photo.image, result.image), arguments.change_map)
             if result is photo or arguments.no_record or arguments.metadata == "none":
