@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,7 @@ class FoundIRLQEncoder(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin
     """
 
     _supports_gradient_checkpointing = True
+    _repeated_blocks: ClassVar[list[str]] = ["ResnetBlock2D"]
 
     @register_to_config
     def __init__(
@@ -123,6 +125,7 @@ class FoundIRPyramidEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """
 
     _supports_gradient_checkpointing = True
+    _repeated_blocks: ClassVar[list[str]] = ["_ResidualBlock"]
 
     @register_to_config
     def __init__(

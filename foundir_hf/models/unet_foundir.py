@@ -7,7 +7,7 @@ Tensors are `(batch, channels, height, width)` unless a comment says otherwise.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -355,6 +355,9 @@ class FoundIRUNet2DConditionModel(UNet2DConditionModel):
             something is missing. It can close altogether, so that what was fine stays as it was.
         kwargs: Everything that `UNet2DConditionModel` takes.
     """
+
+    # What `compile_repeated_blocks` compiles, once for all alike.
+    _repeated_blocks: ClassVar[list[str]] = [*UNet2DConditionModel._repeated_blocks, "_SpatialLayer", "_ChannelLayer"]
 
     # Names of our own configuration entries, beside those of UNet2DConditionModel.
     _own_config = frozenset(
