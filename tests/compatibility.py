@@ -22,6 +22,7 @@ from diffusers import (
     StableDiffusionXLImg2ImgPipeline,
 )
 from diffusers.callbacks import SDXLCFGCutoffCallback
+from diffusers.models.attention_processor import AttnProcessor
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from PIL import Image
 from torch import nn
@@ -64,14 +65,14 @@ class Entry:
     name: str
     note: str
     check: Callable[[Kit], None]
-    refused: type[Exception] | None = None
+    refused: type[Exception] | tuple[type[Exception], ...] | None = None
     says: str = ""
 
 
 TABLE: list[Entry] = []
 
 
-def entry(section: str, name: str, note: str = "", refused: type[Exception] | None = None, says: str = "") -> Callable:
+def entry(section: str, name: str, note: str = "", refused: Any = None, says: str = "") -> Callable:
     """Puts a check into the table."""
 
     def add(check: Callable[[Kit], None]) -> Callable[[Kit], None]:
@@ -327,6 +328,34 @@ def _(kit: Kit) -> None:
     torch.testing.assert_close(restore(kit.sdxl, kit.photo), before, atol=1e-3, rtol=0)
     kit.sdxl.enable_freeu(0.9, 0.2, 1.3, 1.4)
     assert not torch.equal(restore(kit.sdxl, kit.photo), before)
+
+
+@entry(COMPONENTS, "`pipe.set_attention_backend(name)`", "Every attention of every component, the spatial expert's too; no other model's.")
+def _(kit: Kit) -> None:
+    before = restore(kit.sdxl, kit.photo)
+    kit.sdxl.set_attention_backend("_native_math")
+    torch.testing.assert_close(restore(kit.sdxl, kit.photo), before, atol=1e-3, rtol=0)
+    kit.sdxl.reset_attention_backend()
+    assert torch.equal(restore(kit.sdxl, kit.photo), before)
+
+
+@entry(COMPONENTS, "`set_attn_processor` of UNet, LQ encoder and autoencoder of `sdxl`", "The spatial expert's attention too.")
+def _(kit: Kit) -> None:
+    before = restore(kit.sdxl, kit.photo)
+    for component in (kit.sdxl.unet, kit.sdxl.lq_encoder, kit.sdxl.vae):
+        component.set_attn_processor(AttnProcessor())
+    torch.testing.assert_close(restore(kit.sdxl, kit.photo), before, atol=1e-3, rtol=0)
+
+
+@entry(
+    COMPONENTS,
+    '`enable_xformers_memory_efficient_attention()`, `set_attention_backend("xformers")` on a CPU',
+    "On CUDA both reach every attention; one line where xformers was built for another PyTorch.",
+    (ValueError, ModuleNotFoundError),
+    "PyTorch's fused attention is in use without it",
+)
+def _(kit: Kit) -> None:
+    kit.sdxl.enable_xformers_memory_efficient_attention()
 
 
 # --- LoRA -----------------------------------------------------------------------------------------------------------------------------

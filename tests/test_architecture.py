@@ -36,6 +36,8 @@ LAYERS = {
     "remote": 2,
     "hub": 2,
     "batch": 3,
+    "captioning": 0,
+    "convert": 4,
     "scale": 4,
     "evaluation": 3,
     "training": 3,
@@ -129,6 +131,7 @@ def test_hub_code_has_a_suffix_of_its_own_and_is_complete():
         "unet_foundir.py",
     ]
     assert {p.name for p in HUB_CODE} - {p.name for p in COMPONENTS} == {
+        "attention_foundir.py",
         "color_fix_foundir.py",
         "lora_foundir.py",
         "pipeline_foundir.py",
@@ -186,4 +189,6 @@ def test_public_functions_and_classes_have_docstrings():
 def test_nothing_loads_pickles_or_loosely():
     for path in [*PACKAGE.rglob("*.py"), *(ROOT / "space").rglob("*.py"), *(ROOT / "training").rglob("*.py")]:
         text = path.read_text(encoding="utf-8")
+        if path.name == "convert.py":  # the one reader of other people's pickles, by the restricted unpickler
+            text = text.replace('torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)', "")
         assert not re.search(r"torch\.load\(|pickle\.load|weights_only\s*=\s*False|strict\s*=\s*False", text), path.name

@@ -22,7 +22,7 @@ from foundir_hf.cli import main
 from foundir_hf.cli.common import UsageError, check_writable
 from foundir_hf.manifest import MANIFEST
 
-COMMANDS = ["restore", "demo", "evaluate", "info", "export", "adapt", "tasks", "degrade", "diagnose", "clean", "pack"]
+COMMANDS = ["restore", "demo", "evaluate", "info", "export", "adapt", "tasks", "degrade", "diagnose", "clean", "pack", "convert"]
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import os
 import sys
 
 from .. import __version__
-from . import adapt, clean, degrade, demo, diagnose, evaluate, export, info, pack, push_space, restore, serve, tasks
+from . import adapt, clean, convert, degrade, demo, diagnose, evaluate, export, info, pack, push_space, restore, serve, tasks
 from .common import Parser, UsageError, WorkError, one_line, quiet_libraries
 
-VERBS = (restore, serve, demo, evaluate, info, export, push_space, tasks, degrade, pack, clean, diagnose, adapt)
+VERBS = (restore, serve, demo, evaluate, info, export, convert, push_space, tasks, degrade, pack, clean, diagnose, adapt)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,6 +17,9 @@ from ..files import is_url
 from ..formats.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
+    import torch
+
+    from ..captioning import Captioner
     from ..pipelines.pipeline_foundir import FoundIRPipeline
 
 
@@ -68,6 +71,9 @@ def restoration_options() -> Parser:
     )
     parser.add_argument("--strength", type=number(0, 1), default=1.0, help="0 returns the input, 1 the restoration (default: 1)")
     parser.add_argument("--start-from", choices=("noise", "lq"), default="noise", help="where the diffusion starts (default: noise)")
+    parser.add_argument("--prompt", help="what the photographs show (checkpoints with text encoders)")
+    parser.add_argument("--negative-prompt", help="what they do not show, for --guidance")
+    parser.add_argument("--guidance", type=number(0, 100), help="classifier-free guidance; above 1 a step takes two passes (default: 1)")
     parser.add_argument("--tile-size", type=whole(1, 2**20), default=1024, help="pixels, for tiny a multiple of 32 (default: 1024)")
     parser.add_argument("--tile-overlap", type=whole(0, 2**20), default=128, help="pixels, for tiny a multiple of 32 (default: 128)")
     parser.add_argument("--color-fix", choices=("adain", "wavelet"), help="take colours from the input (for super-resolution)")
@@ -108,6 +114,7 @@ def limits(arguments: argparse.Namespace) -> Limits:
 
 def pipeline_options(arguments: argparse.Namespace) -> dict:
     """The keyword arguments of the pipeline's call."""
+    text = {"prompt": arguments.prompt, "negative_prompt": arguments.negative_prompt, "guidance_scale": arguments.guidance}
     return {
         "num_inference_steps": arguments.steps,
         "tone": arguments.tone,
@@ -117,6 +124,7 @@ def pipeline_options(arguments: argparse.Namespace) -> dict:
         "tile_size": arguments.tile_size,
         "tile_overlap": arguments.tile_overlap,
         "color_fix": arguments.color_fix,
+        **{name: value for name, value in text.items() if value is not None},
     }
 
 
@@ -130,6 +138,11 @@ def check_options(arguments: argparse.Namespace, pipeline: FoundIRPipeline) -> N
         raise UsageError(f"`--tile-overlap` must be smaller than --tile-size {arguments.tile_size}, got {arguments.tile_overlap}.")
     if arguments.steps == 0 and not pipeline.unet.config.latent_residual:
         raise UsageError("`--steps` must be at least 1 with this checkpoint, which has no fast estimate; got 0.")
+    if pipeline.text_encoder is None and pipeline.text_encoder_2 is None:
+        text = {"--prompt": arguments.prompt, "--negative-prompt": arguments.negative_prompt, "--guidance": (arguments.guidance or 0) > 1}
+        text["--caption-model"] = getattr(arguments, "caption_model", None)
+        if given := [name for name, value in text.items() if value]:
+            raise UsageError(f"`{given[0]}` needs a checkpoint with text encoders.")
     if arguments.tone == "always" and pipeline.tone is None:
         raise UsageError("`--tone` must be auto or off with this checkpoint, which has no tone curves; got always.")
 
@@ -151,6 +164,18 @@ def load(arguments: argparse.Namespace):
         return pipeline
     except (ValueError, OSError) as error:
         raise UsageError(str(error).splitlines()[0]) from error
+
+
+def load_captioner(arguments: argparse.Namespace, device: torch.device) -> Captioner | None:
+    """The model that `--caption-model` names, if it names one."""
+    if not arguments.caption_model:
+        return None
+    from ..captioning import Captioner
+
+    try:
+        return Captioner(arguments.caption_model, device)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
 
 
 def split_weight(text: str) -> tuple[str, float]:
@@ -249,6 +274,7 @@ def quiet_libraries() -> None:
     """Keeps the libraries' advice off the screen; their errors arrive as exceptions and are told in one line."""
     import logging
 
+    logging.getLogger("xformers").setLevel(logging.ERROR)  # a page of warnings where it was built for another PyTorch
     import diffusers.utils.logging
     import transformers.utils.logging
 

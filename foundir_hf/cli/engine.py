@@ -15,6 +15,7 @@ from .common import (
     generator,
     limits,
     load,
+    load_captioner,
     pipeline_options,
     quiet_libraries,
     restoration_record,
@@ -38,6 +39,10 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
     from ..photo import Photo, write_photo
 
     options = {**pipeline_options(arguments), "upscale": arguments.upscale}
+    if arguments.caption_model:
+        if arguments.prompt:
+            raise ValueError("`--prompt` and --caption-model both write the prompt; give one.")
+        options["caption_model"] = arguments.caption_model
     facts = {"version": __version__, "weights": weight_hashes(arguments), "seed": arguments.seed}
     writing = {"metadata": arguments.metadata, "quality": arguments.quality}
     allowed, single = limits(arguments), len(plan.jobs) == 1
@@ -52,13 +57,16 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
 
         pipeline = load(arguments)
         check_options(arguments, pipeline)
+        calling = {name: value for name, value in options.items() if name != "caption_model"}
+        captioner = load_captioner(arguments, pipeline.device)
         # On terminals only (`None`): a bar over the tiles of a single photograph, or that over the photographs.
         pipeline.set_progress_bar_config(disable=None if single else True, leave=False, desc="restoring")
         modules = [part for part in pipeline.components.values() if hasattr(part, "register_forward_pre_hook")]
 
         def restored(photo: Photo) -> Photo:
             with stops_after(allowed.seconds, modules, "restoring it"):
-                result = restore_photo(pipeline, photo, generator=generator(arguments), **options)
+                prompt = {} if captioner is None else {"prompt": captioner(photo.image)}
+                result = restore_photo(pipeline, photo, generator=generator(arguments), **calling, **prompt)
             if drawn:
                 write_picture(change_map(photo.image, result.image), drawn)
             if result is photo or arguments.no_record or arguments.metadata == "none":

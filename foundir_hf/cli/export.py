@@ -6,12 +6,16 @@ import argparse
 import importlib.metadata
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .common import check_writable, checkpoint_folder, load, model_options
 
+if TYPE_CHECKING:
+    from ..pipelines.pipeline_foundir import FoundIRPipeline
+
 # What the Hub shows of a checkpoint that has no card of its own.
 CARD = """---
-license: apache-2.0
+{terms}
 library_name: diffusers
 pipeline_tag: image-to-image
 tags:
@@ -33,6 +37,8 @@ pipe(Image.open("photo.jpg").convert("RGB")).images[0].save("restored.png")
 
 The Python files beside the weights are what `trust_remote_code` runs; they are those of foundir_hf, under the licence in `LICENSE`.
 """
+OWN_TERMS = "license: apache-2.0"
+OTHER_TERMS = "license: other\nlicense_name: see-notice\nlicense_link: NOTICE"
 
 
 def add_parser(commands) -> None:
@@ -52,8 +58,18 @@ def run(arguments: argparse.Namespace) -> None:
     source = checkpoint_folder(arguments)
     pipeline.to(stored_dtype(source)).save_pretrained(arguments.output)
     own_card = source / "README.md"
-    card = own_card.read_text(encoding="utf-8") if own_card.is_file() else CARD.format(name=arguments.output.name)
-    (arguments.output / "README.md").write_text(card, encoding="utf-8")
-    (licence,) = [file for file in importlib.metadata.files("foundir_hf") or [] if file.name == "LICENSE"]
-    shutil.copyfile(str(licence.locate()), arguments.output / "LICENSE")
+    write_card(arguments.output, pipeline, own_card.read_text(encoding="utf-8") if own_card.is_file() else None)
     print(f"{arguments.output}: DiffusionPipeline.from_pretrained({str(arguments.output)!r}, trust_remote_code=True)")
+
+
+def write_card(folder: Path, pipeline: FoundIRPipeline, card: str | None = None) -> None:
+    """Writes README.md, `card` or one made up from the folder's name, and the licence of the code. Weights under other terms have a
+    `NOTICE` already, which is named."""
+    note = pipeline.config["license_note"]
+    if card is None:
+        card = CARD.format(name=folder.name, terms=OTHER_TERMS if note else OWN_TERMS) + (
+            f"\n## Terms of the weights\n\n{note}\n" if note else ""
+        )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    (licence,) = [file for file in importlib.metadata.files("foundir_hf") or [] if file.name == "LICENSE"]
+    shutil.copyfile(str(licence.locate()), folder / "LICENSE")

@@ -54,6 +54,9 @@ def add_parser(commands) -> None:
     )
     formats = sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
     parser.add_argument("--format", choices=formats, help="of photographs in a folder or on stdout (default: the input's)")
+    parser.add_argument(
+        "--caption-model", metavar="MODEL", help="folder or Hub repository of an image-to-text model that writes the prompts"
+    )
     parser.add_argument("--upscale", type=number(1, 8), default=1.0, help="enlarge by this factor (default: 1)")
     parser.add_argument(
         "--metadata",

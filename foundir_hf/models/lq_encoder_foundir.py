@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.loaders import PeftAdapterMixin
+from diffusers.models.attention import AttentionMixin
 from diffusers.models.autoencoders.vae import Encoder
 from diffusers.utils import BaseOutput
 from torch import nn
@@ -33,7 +35,7 @@ class FoundIRLQEncoderOutput(BaseOutput):
     estimate: torch.Tensor
 
 
-class FoundIRLQEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class FoundIRLQEncoder(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
     """The paper's LQ encoder: a VAE's encoder up to its penultimate features. Its estimate is the degraded image itself.
 
     Args:
@@ -45,6 +47,7 @@ class FoundIRLQEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """
 
     _supports_gradient_checkpointing = True
+    _repeated_blocks: ClassVar[list[str]] = ["ResnetBlock2D"]
 
     @register_to_config
     def __init__(
@@ -122,6 +125,7 @@ class FoundIRPyramidEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """
 
     _supports_gradient_checkpointing = True
+    _repeated_blocks: ClassVar[list[str]] = ["_ResidualBlock"]
 
     @register_to_config
     def __init__(

@@ -7,7 +7,7 @@ Tensors are `(batch, channels, height, width)` unless a comment says otherwise.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -287,7 +287,7 @@ class ConditionEmbedding(nn.Module):
 
     def __init__(self, lq_channels: int, out_channels: int, norm_num_groups: int = 32):
         super().__init__()
-        self.norm_in = nn.GroupNorm(norm_num_groups, lq_channels)
+        self.norm_in = nn.GroupNorm(norm_num_groups, lq_channels, eps=1e-6)
         self.conv_in = nn.Conv2d(lq_channels, lq_channels, 3, padding=1)
         self.conv_out = nn.Conv2d(lq_channels, out_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
@@ -355,6 +355,9 @@ class FoundIRUNet2DConditionModel(UNet2DConditionModel):
             something is missing. It can close altogether, so that what was fine stays as it was.
         kwargs: Everything that `UNet2DConditionModel` takes.
     """
+
+    # What `compile_repeated_blocks` compiles, once for all alike.
+    _repeated_blocks: ClassVar[list[str]] = [*UNet2DConditionModel._repeated_blocks, "_SpatialLayer", "_ChannelLayer"]
 
     # Names of our own configuration entries, beside those of UNet2DConditionModel.
     _own_config = frozenset(
@@ -507,6 +510,6 @@ def _run(owner: nn.Module, module: nn.Module, *inputs) -> torch.Tensor:
 def _replace_group_norms(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.GroupNorm):
-            setattr(module, name, SDCascadeLayerNorm(child.num_channels, eps=child.eps))
+            setattr(module, name, SDCascadeLayerNorm(child.num_channels))
         else:
             _replace_group_norms(child)

@@ -27,6 +27,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from .attention_foundir import DispatchedAttnProcessor, check_xformers, reset_attention_backend, set_attention_backend
 from .color_fix_foundir import COLOR_FIXES
 from .lora_foundir import FoundIRLoraLoaderMixin
 from .tiling_foundir import TileGrid
@@ -63,6 +64,7 @@ class _Settings:
 
     num_inference_steps: int
     guidance_scale: float
+    sequential_guidance: bool
     start_from: str
     fidelity: float
     tone: str
@@ -88,6 +90,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         text_encoder, text_encoder_2, tokenizer, tokenizer_2 (*optional*): SDXL's, for prompts. A checkpoint without them takes no prompt;
             if its denoiser asks for text all the same, it gets an empty one, as in training without captions.
         force_zeros_for_empty_prompt (`bool`, *optional*, defaults to `True`): As in SDXL's pipeline.
+        license_note (`str`, *optional*): Terms of the weights where they are others than this code's; saved with them, as `NOTICE` too.
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->lq_encoder->unet->vae->tone"
@@ -109,6 +112,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         tokenizer: CLIPTokenizer | None = None,
         tokenizer_2: CLIPTokenizer | None = None,
         force_zeros_for_empty_prompt: bool = True,
+        license_note: str | None = None,
     ):
         super().__init__()
         self.register_modules(
@@ -122,7 +126,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
             tokenizer=tokenizer,
             tokenizer_2=tokenizer_2,
         )
-        self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
+        self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt, license_note=license_note)
         # A tenth faster on CPUs. Here, so that everybody gets the same pixels: the order of sums follows the layout.
         for component in (lq_encoder, unet):
             if not getattr(component, "is_quantized", False):
@@ -182,6 +186,23 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         """Images are padded inside to multiples of this, so that the UNet can halve their latents."""
         return self.latent_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
 
+    def _models(self) -> dict[str, torch.nn.Module]:
+        return {name: module for name, module in self.components.items() if isinstance(module, torch.nn.Module)}
+
+    def set_attention_backend(self, backend: str) -> None:
+        """Has every component compute attention by one of diffusers' backends (`"xformers"`, `"flash"`, `"_native_math"`, ...); see
+        [`~attention_foundir.set_attention_backend`]. To be called where the pipeline is to run, after `to(device)`."""
+        set_attention_backend(self._models(), backend)
+
+    def reset_attention_backend(self) -> None:
+        """Takes [`set_attention_backend`] back."""
+        reset_attention_backend(self._models())
+
+    def enable_xformers_memory_efficient_attention(self, attention_op: Callable | None = None) -> None:
+        """As `DiffusionPipeline.enable_xformers_memory_efficient_attention`; says in a line what is missing where it cannot."""
+        check_xformers({module.device for module in self._models().values()})
+        super().enable_xformers_memory_efficient_attention(attention_op)
+
     @torch.no_grad()
     def __call__(
         self,
@@ -191,6 +212,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         upscale: float = 1.0,
         num_inference_steps: int = 1,
         guidance_scale: float = 1.0,
+        sequential_guidance: bool = False,
         start_from: Literal["noise", "lq"] = "noise",
         fidelity: float | None = None,
         strength: float = 1.0,
@@ -225,6 +247,8 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
             num_inference_steps (`int`, *optional*, defaults to 1): Denoising steps; 0 is the LQ encoder's estimate, which is the fastest.
             guidance_scale (`float`, *optional*, defaults to 1.0): Classifier-free guidance; up to 1 a step takes one forward pass, above
                 it two, and prompts or prompt embeddings are needed.
+            sequential_guidance (`bool`, *optional*, defaults to `False`): Whether the two passes follow one another, in the memory of one.
+                Not for converted weights, whose experts look at both at once.
             start_from (`"noise"` or `"lq"`, *optional*, defaults to `"noise"`): Start from pure noise, or from the degraded image's latents
                 noised to the first timestep. Where the schedule ends in pure noise (zero terminal SNR, as `tiny`'s), the two are the same.
             fidelity (`float`, *optional*): How much of what the autoencoder loses of the estimate is given back, in [0, 1]; 0 is the plain
@@ -271,6 +295,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         settings = _Settings(
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
+            sequential_guidance=sequential_guidance,
             start_from=start_from,
             fidelity=float(self.unet.config.latent_residual) if fidelity is None else fidelity,
             tone=tone,
@@ -357,6 +382,8 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         limit = tile_size or tile_overlap + 1
         if not isinstance(tile_overlap, Integral) or not 0 <= tile_overlap < limit or tile_overlap % multiple:
             raise ValueError(f"`tile_overlap` must be a multiple of {multiple} in [0, tile_size), got {tile_overlap!r}.")
+        if settings.sequential_guidance and self.unet.config.moe_attend_over == "batch":
+            raise ValueError("`sequential_guidance` must be False with this checkpoint, whose experts attend over the batch; got True.")
         for name, value, accepted in (
             ("start_from", settings.start_from, ("noise", "lq")),
             ("tone", settings.tone, ("auto", "off") if self.tone is None else ("auto", "off", "always")),
@@ -498,11 +525,15 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         timesteps = self.scheduler.timesteps
         latents = self.prepare_latents(estimate, grid, timesteps[:1], settings.start_from, generator, noise)
         self._guidance_scale, self._num_timesteps = settings.guidance_scale, len(timesteps)
+        # Those that draw noise on the way (LCM, stochastic DPM++, ancestral Euler) draw it from here.
+        drawing = {"generator": generator} if "generator" in inspect.signature(self.scheduler.step).parameters else {}
         for index, timestep in enumerate(timesteps):
             if self.interrupt:
                 break
-            prediction = self.predict_noise(latents, timestep, lq_hidden_states, conditioning, grid, image_shape, bar)
-            latents = self.scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+            prediction = self.predict_noise(
+                latents, timestep, lq_hidden_states, conditioning, grid, image_shape, bar, settings.sequential_guidance
+            )
+            latents = self.scheduler.step(prediction, timestep, latents, return_dict=False, **drawing)[0]
             if settings.callback_on_step_end is not None:
                 held = {
                     "latents": latents,
@@ -550,6 +581,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         grid: TileGrid,
         image_shape: torch.Size,
         bar,
+        sequential: bool = False,
     ) -> torch.Tensor:
         """The denoiser's prediction for the whole image: tiles' predictions blended, so that the scheduler steps once for all."""
         guided = self.do_classifier_free_guidance
@@ -569,9 +601,9 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
                     "text_embeds": conditioning["text_embeds"],
                     "time_ids": self._time_ids(image_shape, tile, conditioning["text_embeds"]),
                 }
-            if guided:
-                sample, lq_tile = sample.repeat(2, 1, 1, 1), lq_tile.repeat(2, 1, 1, 1)
-            output = self.unet(sample, timestep, lq_hidden_states=lq_tile, **kwargs).sample.float()
+            # All rows of the batch in one pass, or each in its own.
+            rows = [slice(0, 1), slice(1, 2)] if guided and sequential else [slice(0, 2) if guided else slice(0, 1)]
+            output = torch.cat([self._predict_rows(row, sample, timestep, lq_tile, kwargs) for row in rows])
             if guided:
                 negative, positive = output.chunk(2)
                 output = negative + self.guidance_scale * (positive - negative)
@@ -579,13 +611,27 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
             bar.update()
         return prediction
 
+    def _predict_rows(
+        self, rows: slice, sample: torch.Tensor, timestep: torch.Tensor, lq_hidden_states: torch.Tensor, text: dict[str, Any]
+    ) -> torch.Tensor:
+        """The denoiser on these rows of the text, the same latents and features beside each."""
+        count = rows.stop - rows.start
+        added = text.get("added_cond_kwargs")
+        text = {name: value[rows] for name, value in text.items() if name != "added_cond_kwargs"}
+        if added is not None:
+            text["added_cond_kwargs"] = {name: value[rows] for name, value in added.items()}
+        if count > 1:
+            sample, lq_hidden_states = sample.repeat(count, 1, 1, 1), lq_hidden_states.repeat(count, 1, 1, 1)
+        return self.unet(sample, timestep, lq_hidden_states=lq_hidden_states, **text).sample.float()
+
     def _time_ids(self, image_shape: torch.Size, tile, text_embeds: torch.Tensor) -> torch.Tensor:
         """SDXL's micro-conditioning: size of the image, where the tile was cropped (in pixels, as in training), size of the tile."""
         scale = self.latent_scale_factor
         crop = (tile.rows.start * scale, tile.columns.start * scale)
         tile_size = ((tile.rows.stop - tile.rows.start) * scale, (tile.columns.stop - tile.columns.start) * scale)
+        # Float, for half precision counts no further than 2048.
         ids = self._get_add_time_ids(
-            tuple(image_shape[2:]), crop, tile_size, dtype=text_embeds.dtype, text_encoder_projection_dim=text_embeds.shape[-1]
+            tuple(image_shape[2:]), crop, tile_size, dtype=torch.float, text_encoder_projection_dim=text_embeds.shape[-1]
         )
         return ids.to(text_embeds.device).repeat(len(text_embeds), 1)
 
@@ -622,7 +668,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         own_source = Path(inspect.getsourcefile(type(self)))
         index["_class_name"] = [own_source.stem, type(self).__name__]
         sources = {folder / own_source.name: own_source}
-        for helper in (TileGrid, COLOR_FIXES["adain"], FoundIRLoraLoaderMixin):
+        for helper in (TileGrid, COLOR_FIXES["adain"], FoundIRLoraLoaderMixin, DispatchedAttnProcessor):
             source = Path(inspect.getsourcefile(helper))
             sources[folder / source.name] = source
         for name, component in self.components.items():
@@ -636,6 +682,8 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
             if target.resolve() != source.resolve():
                 shutil.copyfile(source, target)
         index_path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        if self.config.license_note:
+            (folder / "NOTICE").write_text(self.config.license_note.strip() + "\n", encoding="utf-8")
         for path in (index_path, *folder.glob("*/config.json")):
             config = json.loads(path.read_text(encoding="utf-8"))
             if config.pop("_name_or_path", None) is not None:  # a path of this machine

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from accelerate import PartialState
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0, XFormersAttnProcessor
-from diffusers.utils import is_xformers_available
 
+from ..pipelines.attention_foundir import check_xformers
 from .objectives import FoundIRModules
 
 AttentionKernel = Literal["sdpa", "xformers", "eager"]
@@ -22,13 +23,13 @@ def configure(modules: FoundIRModules, *, gradient_checkpointing: bool, attentio
             `"eager"`, matrix products and a softmax, whose memory is quadratic in the positions: for machines whose fused kernels fail.
 
     Raises:
-        ValueError: If `attention` is none of these.
+        ValueError: If `attention` is none of these, or xformers is asked for elsewhere than on CUDA.
         ImportError: If xformers is asked for and not installed.
     """
     if attention not in get_args(AttentionKernel):
         raise ValueError(f"`attention` must be one of {get_args(AttentionKernel)}, got {attention!r}.")
-    if attention == "xformers" and not is_xformers_available():
-        raise ImportError("`attention='xformers'` needs the extra of that name: pip install 'foundir_hf[xformers]'.")
+    if attention == "xformers":
+        check_xformers({PartialState().device})  # where accelerate will put them
     processor = {"sdpa": AttnProcessor2_0, "xformers": XFormersAttnProcessor, "eager": AttnProcessor}[attention]
     for module in modules.modules():
         if isinstance(module, Attention):

@@ -30,9 +30,9 @@ def modules_from_sdxl(checkpoint: str, seed: int = 0, **unet_config) -> tuple[Fo
         unet_config: Our own entries of [`FoundIRUNet2DConditionModel`]'s configuration, `moe_routing="hard"` for one.
     """
     torch.manual_seed(seed)
-    vae = _load(AutoencoderKL, checkpoint, "vae")
+    vae = load_component(AutoencoderKL, checkpoint, "vae")
     lq_encoder = FoundIRLQEncoder.from_vae(vae)
-    plain_unet = _load(UNet2DConditionModel, checkpoint, "unet")
+    plain_unet = load_component(UNet2DConditionModel, checkpoint, "unet")
     for name in ("in_channels", "out_channels"):
         if plain_unet.config[name] != vae.config.latent_channels:
             raise ValueError(
@@ -46,18 +46,36 @@ def modules_from_sdxl(checkpoint: str, seed: int = 0, **unet_config) -> tuple[Fo
     return FoundIRModules(vae, lq_encoder, unet), noise_scheduler
 
 
-def _load(model_class: Any, checkpoint: str, name: str) -> Any:
-    """One component from safetensors, whole or not at all."""
+def load_component(
+    model_class: Any, source: str, name: str | None, dtype: torch.dtype = torch.float32, *, argument: str = "checkpoint"
+) -> Any:
+    """One component of diffusers or transformers from safetensors, whole or not at all.
+
+    Args:
+        model_class: Its class.
+        source: Folder or Hub repository; the fp16 variant serves where there is no other.
+        name: Sub-folder of it, if any.
+        dtype: Of the weights.
+        argument: What messages call `source`.
+
+    Raises:
+        ValueError: If there are no such weights, or some are missing, left over or of another shape.
+    """
+    what = name or model_class.__name__
     for variant in (None, "fp16"):
         try:
             model, report = model_class.from_pretrained(
-                checkpoint, subfolder=name, variant=variant, torch_dtype=torch.float32, use_safetensors=True, output_loading_info=True
+                source, subfolder=name or "", variant=variant, dtype=dtype, use_safetensors=True, output_loading_info=True
             )
         except OSError as error:
             reason = error
             continue
-        astray = {problem: keys for problem, keys in report.items() if keys}
+        except RuntimeError as error:  # weights of other shapes
+            raise ValueError(
+                f"`{argument}` {source!r}: {what} is no {model_class.__name__}: {' '.join(str(error).split())[:300]}"
+            ) from error
+        astray = {problem: sorted(keys) for problem, keys in report.items() if keys}
         if astray:
-            raise ValueError(f"`checkpoint` {checkpoint!r}: {name} is no {model_class.__name__} of SDXL: {astray}.")
+            raise ValueError(f"`{argument}` {source!r}: {what} is no {model_class.__name__} of SDXL: {astray}.")
         return model
-    raise ValueError(f"`checkpoint` {checkpoint!r} has no safetensors of {name}, plain or fp16: {reason}")
+    raise ValueError(f"`{argument}` {source!r} has no safetensors of {what}, plain or fp16: {reason}")

@@ -93,6 +93,7 @@ def test_the_shipped_source_is_the_package_s_to_the_byte(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path)
     shipped = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*.py"))
     assert [str(p) for p in shipped] == [
+        "attention_foundir.py",
         "color_fix_foundir.py",
         "lora_foundir.py",
         "lq_encoder/lq_encoder_foundir.py",
