@@ -41,6 +41,7 @@ card: .venv/classics
 	$(BIN)/python benchmarks/steps.py --data $(DATA) --limit 1 -o $(FIGURES)/steps.json
 	$(BIN)/python benchmarks/experts.py --photos $(DATA)/real_no_gt --limit 1 -o $(FIGURES)
 	$(BIN)/python benchmarks/gallery.py --photos $(DATA)/real_no_gt -o $(FIGURES)/real.jpg
+	$(BIN)/python benchmarks/false_alarms.py --photos $(TRAIN) -o $(FIGURES)
 	$(BIN)/python benchmarks/card.py --manifest $(TRAIN)/manifest.csv
 
 clean:

@@ -19,6 +19,7 @@ from typing import Any
 import adapters
 import classics
 import experts
+import false_alarms
 import steps
 
 from foundir_hf.evaluation.tables import card_tables, markdown_table
@@ -113,6 +114,7 @@ def blocks() -> dict[str, Callable[[], str]]:
         "tasks": lambda: card_tables(figures("families"))[1],
         "targets": lambda: target_table(figures("peers")),
         "classics": lambda: classics.to_table(figures("classics")["rows"]),
+        "false_alarms": lambda: false_alarms.to_table(figures("false_alarms")["rows"]),
         "steps": lambda: steps.to_table(figures("steps")["rows"]),
         "experts": lambda: experts.to_table(figures("experts")["psnr"]),
         "photographs": lambda: markdown_table(

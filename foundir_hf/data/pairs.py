@@ -14,7 +14,7 @@ from .fitness import is_fit, task_called
 from .mixture import matching, served
 from .photos import PhotoBank
 from .samples import seed_of
-from .tasks import get_task
+from .tasks import TONE_DEFECTS, get_task
 
 if TYPE_CHECKING:
     from .cleaning import Verdict
@@ -56,7 +56,8 @@ def make_batch(
     clean = hq.float() / 255
     alone = [i for i, given in enumerate(lq) if given is None]
     if alone:
-        clean[alone] = augmentation(clean[alone], generator)
+        mends_tones = [bool(TONE_DEFECTS.intersection(get_task(tasks[i]).removes)) for i in alone]
+        clean[alone] = augmentation(clean[alone], generator, torch.tensor(mends_tones, device=clean.device))
     degraded = torch.empty_like(clean)
     for i, given in enumerate(lq):
         if given is not None:

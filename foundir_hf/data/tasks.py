@@ -105,6 +105,8 @@ _NOISE, _BLUR, _COMPRESSION, _LOW_RESOLUTION, _HAZE, _RAIN, _DARKNESS, _COLOR = 
     ("darkness",),
     ("color",),
 )
+# Defects of the light and colour of a photograph as a whole: what tone curves mend.
+TONE_DEFECTS = frozenset({"haze", "darkness", "overexposure", "color", "uneven_light"})
 _NOISY_DARK = {"exposure": (0.05, 0.2), "noise": (0.02, 0.06)}
 _DENSE = {"density": (2.4, 4.5), "airlight": (0.6, 0.9)}
 _LIGHT_RAIN = {"length": (8, 25), "strength": (0.3, 0.7), "veil": (0.0, 0.05), "sparsity": (2.2, 3.0)}

@@ -22,36 +22,45 @@ class FoundIRToneCurves(ModelMixin, ConfigMixin, PeftAdapterMixin):
     slowly, so a grid of a quarter of the thumbnail's side holds them, in the way of the bilateral grids of HDRNet (Gharbi et al., SIGGRAPH
     2017) and the curves of Zero-DCE (CVPR 2020). The grid is interpolated to pixels, so detail passes untouched.
 
-    A pale photograph may be meant so. How sure the network is that the tones are wrong is a gate in [0, 1] on the logarithms of gain and
-    gamma and on the offset, a hard sigmoid (Louizos et al., ICLR 2018), so that it can close altogether.
+    A pale photograph may be meant so. A second network, the judge, says how sure it is that the tones were wrong: a gate in [0, 1] on the
+    logarithms of gain and gamma and on the offset, a hard sigmoid (Louizos et al., ICLR 2018), so that it can close altogether. It sees
+    the distributions of light and colour before and after the curves, and no places: one that saw places learnt by heart how bright each
+    training photograph ought to be, and took more photographs of another kind for wrong the longer it learnt (training/runs/tiny.md, 53).
 
     Args:
         image_channels (`int`): Of the photograph.
         channels (`int`): Width at half the thumbnail's size; half as many again at a quarter.
         thumbnail_size (`int`): Side of the thumbnail in pixels, divisible by 4.
         quantiles (`int`): Of each statistic of the thumbnail that is told as a distribution.
+        judge_channels (`int`): Width of the judge.
     """
 
     max_log_gain, max_log_gamma = 3.0, 1.2
 
     @register_to_config
-    def __init__(self, image_channels: int = 3, channels: int = 48, thumbnail_size: int = 64, quantiles: int = 16):
+    def __init__(
+        self, image_channels: int = 3, channels: int = 48, thumbnail_size: int = 64, quantiles: int = 16, judge_channels: int = 32
+    ):
         super().__init__()
         if thumbnail_size % 4:
             raise ValueError(f"`thumbnail_size` must be divisible by 4, got {thumbnail_size}.")
         coarse = channels * 3 // 2
+        statistics = image_channels + 2  # see `_tone_statistics`
         self.conv_in = nn.Conv2d(4 * (image_channels + 5), channels, 3, padding=1)
         self.before = _ResidualBlock(channels)
         self.down = nn.Conv2d(channels, coarse, 2, stride=2)
         self.middle = nn.Sequential(_ResidualBlock(coarse), _ResidualBlock(coarse))
         self.summary = nn.Sequential(
-            nn.Linear(2 * coarse + (image_channels + 2) * quantiles, 2 * coarse), nn.ReLU(), nn.Linear(2 * coarse, 2 * coarse), nn.ReLU()
+            nn.Linear(2 * coarse + statistics * quantiles, 2 * coarse), nn.ReLU(), nn.Linear(2 * coarse, 2 * coarse), nn.ReLU()
         )
         self.modulation = nn.Linear(2 * coarse, 2 * coarse)
         self.after = _ResidualBlock(coarse)
         self.conv_out = nn.Conv2d(coarse, 3 * image_channels, 3, padding=1)
         self.whole_out = nn.Linear(2 * coarse, 3 * image_channels)
-        self.gate = nn.Linear(2 * coarse + 1, 1)
+        self.judge = nn.Sequential(
+            nn.Linear(2 * statistics * quantiles + 1, judge_channels), nn.ReLU(), nn.Linear(judge_channels, judge_channels), nn.ReLU()
+        )
+        self.gate = nn.Linear(judge_channels + 1, 1)
         for layer in (self.modulation, self.conv_out, self.whole_out, self.gate):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -75,21 +84,27 @@ class FoundIRToneCurves(ModelMixin, ConfigMixin, PeftAdapterMixin):
             Log gains, offsets and log gammas of each colour, `(batch, 3 * image_channels, thumbnail_size / 4, thumbnail_size / 4)`.
         """
         thumbnail = thumbnail.clamp(-1, 1)  # an estimate may overshoot
-        views, values = _tone_statistics(thumbnail)
-        hidden_states = self.middle(self.down(self.before(self.conv_in(F.pixel_unshuffle(views, 2)))))
-        ordered = values.flatten(2).sort(dim=2).values  # (B, statistics, size**2)
-        places = torch.linspace(0, ordered.shape[2] - 1, self.config.quantiles, device=ordered.device).round().long()
-        pooled = [hidden_states.mean(dim=(2, 3)), hidden_states.amax(dim=(2, 3)), ordered[:, :, places].flatten(1)]
-        whole = self.summary(torch.cat(pooled, dim=1))
+        maps, values = _tone_statistics(thumbnail)
+        hidden_states = self.middle(self.down(self.before(self.conv_in(F.pixel_unshuffle(maps, 2)))))
+        distribution = self._quantiles(values)
+        whole = self.summary(torch.cat([hidden_states.mean(dim=(2, 3)), hidden_states.amax(dim=(2, 3)), distribution], dim=1))
         scale, shift = self.modulation(whole)[:, :, None, None].chunk(2, dim=1)
         curves = self.conv_out(self.after(hidden_states * (1 + scale) + shift)) + self.whole_out(whole)[:, :, None, None]
         if mode == "always":
             return curves
         curves = curves.detach()
-        change = ((self.apply_curves(thumbnail, curves) - thumbnail).float() / 2).square().mean(dim=(1, 2, 3)).sqrt()
-        # In tenths of the range, so that all that the gate looks at is of like size.
-        logits = self.gate(torch.cat([whole, 10 * change[:, None].to(whole.dtype)], dim=1))
+        toned = self.apply_curves(thumbnail, curves).clamp(-1, 1)
+        change = ((toned - thumbnail).float() / 2).square().mean(dim=(1, 2, 3)).sqrt()
+        # In tenths of the range, so that all that the judge looks at is of like size.
+        change = 10 * change[:, None].to(distribution.dtype)
+        verdict = self.judge(torch.cat([distribution, self._quantiles(_tone_statistics(toned)[1]), change], dim=1))
+        logits = self.gate(torch.cat([verdict, change], dim=1))
         return curves * (_hard_sigmoid(logits) * _telling(thumbnail))[:, :, None, None].to(curves.dtype)
+
+    def _quantiles(self, values: torch.Tensor) -> torch.Tensor:
+        ordered = values.flatten(2).sort(dim=2).values  # (B, statistics, size**2)
+        places = torch.linspace(0, ordered.shape[2] - 1, self.config.quantiles, device=ordered.device).round().long()
+        return ordered[:, :, places].flatten(1)
 
     def toned(self, pixel_values: torch.Tensor, mode: Literal["auto", "always"] = "auto") -> torch.Tensor:
         """Whole images `(B, C, H, W)` in [-1, 1] with their own curves applied. How they are judged sends no gradient to the images."""

@@ -35,7 +35,7 @@ class StageConfig:
         tone: In `restoration`, as the pipeline's: `"off"` leaves the tone curves out, which a crop tells too little of.
         tasks: Share of each task, at the beginning; left out, clean photographs only.
         equilibrium: How the shares change.
-        tone_share, texture_share, whole_share: Of clean photographs that get another one, see
+        tone_share, texture_share, whole_share, intent_share: Of clean photographs that get another one, see
             [`~foundir_hf.data.augmentation.Augmentation`].
         diffusion_share: In `restoration`, the share of images that are denoised from a random timestep instead of the last.
         loss, loss_floor: In `restoration`, see [`~foundir_hf.training.objectives.restoration_loss`].
@@ -59,6 +59,7 @@ class StageConfig:
     tone_share: float = 0.0
     texture_share: float = 0.0
     whole_share: float = 0.0
+    intent_share: float = 0.0
     num_inference_steps: Literal[0, 1] = 1
     tone: Literal["auto", "off"] = "auto"
     diffusion_share: float = 0.0

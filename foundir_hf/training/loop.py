@@ -139,7 +139,7 @@ def train(
         # Every stage draws its own stream.
         seed = config.seed + 1000 * stage_index
         size = stage.batch_size // micro_batches
-        augmentation = Augmentation(stage.tone_share, stage.texture_share, stage.whole_share)
+        augmentation = Augmentation(stage.tone_share, stage.texture_share, stage.whole_share, stage.intent_share)
         source = training_data.batches(stage.tasks, size, stage.crop_size, stage.context_size, seed, augmentation)
         reference = training_data.reference(source.proportions, config.reference_size)
         tasks = build_task_scheduler(stage.equilibrium, source.proportions, stage.steps)

@@ -107,9 +107,9 @@ def test_an_adapter_is_trained_measured_and_used(adapter, base, pairs, tmp_path,
 
 
 def test_an_adapter_that_does_harm_is_told(base, pairs, tmp_path, capsys):
-    command = ["adapt", pairs, "-o", tmp_path / "out", "--checkpoint", base, "--steps", "4", "--learning-rate", "1", *SMALL]
+    command = ["adapt", pairs, "-o", tmp_path / "out", "--checkpoint", base, "--steps", "4", "--learning-rate", "0.1", *SMALL]
     assert main(list(map(str, command))) == 0
-    assert "Worse than without it: val. A --learning-rate below 1 or" in capsys.readouterr().out
+    assert "Worse than without it: val. A --learning-rate below 0.1 or" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("method", ["adaptir", "full"])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from foundir_hf.data.augmentation import Augmentation, texture_jitter, tone_jitter, whole_jitter
+from foundir_hf.data.augmentation import Augmentation, intent_jitter, texture_jitter, tone_jitter, whole_jitter
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -88,3 +88,21 @@ def test_whole_jitter_changes_its_share_as_tone_curves_could():
     assert jittered.min() >= 0
     assert jittered.max() <= 1
     assert torch.equal(Augmentation(whole=0.4)(images, seeded()), jittered)
+
+
+def test_intent_jitter_changes_its_share_and_keeps_photographs_in_range():
+    images = torch.rand(200, 3, 16, 16, generator=seeded())
+    meant = intent_jitter(images, seeded(), share=0.4)
+    assert meant.min() >= 0
+    assert meant.max() <= 1
+    changed = (meant != images).flatten(1).any(dim=1)
+    assert 0.3 < changed.float().mean() < 0.5
+    assert len({round(float(mean), 1) for mean in (meant - images)[changed].mean(dim=(1, 2, 3))}) > 2  # of several kinds
+
+
+def test_what_was_meant_is_for_tasks_that_leave_tones_alone():
+    images = torch.rand(6, 3, 16, 16, generator=seeded())
+    mends_tones = torch.tensor([True, False] * 3)
+    meant = Augmentation(intent=1.0)(images, seeded(), mends_tones)
+    assert torch.equal(meant[mends_tones], images[mends_tones])
+    assert all(not torch.equal(meant[i], images[i]) for i in (1, 3, 5))

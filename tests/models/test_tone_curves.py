@@ -102,6 +102,23 @@ def test_a_flat_card_tells_nothing_of_its_tones(tone):
     assert tone(torch.full((1, 3, 16, 16), 0.1), "always")[0, 3, 0, 0].item() == pytest.approx(0.4)
 
 
+@torch.no_grad()
+def test_the_judge_sees_light_and_colours_but_no_places(tone):
+    """The same pixels elsewhere, under the same curve everywhere: the same verdict."""
+    tone.whole_out.bias[3:6] = 0.11
+    tone.judge[-2].weight.normal_(generator=torch.Generator().manual_seed(1))
+    tone.gate.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(2))
+    tone.gate.bias.zero_()
+    thumbnail = 0.2 * random_images(1, 3, 16, 16)
+    moved = thumbnail.flatten(2)[:, :, torch.randperm(256, generator=torch.Generator().manual_seed(3))].view_as(thumbnail)
+    for layer in (tone.conv_out, tone.modulation):
+        assert not layer.weight.any()  # so that curves know no places either
+    original, elsewhere, darker = (tone(x, "auto")[0, 3, 0, 0].item() for x in (thumbnail, moved, thumbnail - 0.3))
+    assert 0 < original < 0.11
+    assert elsewhere == pytest.approx(original, abs=2e-3)  # but for the dark channel's neighbourhoods, which the judge does not see
+    assert darker != pytest.approx(original, abs=2e-3)
+
+
 def test_a_gate_learns_though_it_is_shut_and_moves_no_curve(tone):
     with torch.no_grad():
         tone.whole_out.bias[3:6] = 0.05
