@@ -68,7 +68,7 @@ def pictures(photos: list[Path], limit: int) -> Iterator[tuple[str, np.ndarray]]
         yield "as it is", pixels
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
         meant = intent_jitter(image, torch.Generator().manual_seed(seed_of(*path.name.encode())), share=1.0)
-        yield "dim, pale or coloured on purpose", (meant[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        yield "dim or pale on purpose", (meant[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
         # A second exposure brighter, cut off at white.
         yield "high key", (255 * np.clip((pixels / 255) ** 2.2 * 1.7, 0, 1) ** (1 / 2.2)).round().astype(np.uint8)
     for number in range(limit // 3):

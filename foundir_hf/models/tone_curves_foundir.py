@@ -164,8 +164,12 @@ class _ResidualBlock(nn.Module):
 
 
 def _telling(thumbnail: torch.Tensor) -> torch.Tensor:
-    """0 for flat cards, whose tones nobody can judge, 1 from a deviation of four levels of 255 on: `(B, 1)`."""
-    contrast = (thumbnail - thumbnail.mean(dim=(2, 3), keepdim=True)).square().mean(dim=(1, 2, 3)).sqrt() / 2
+    """0 for flat cards and even gradients, whose tones nobody can judge, 1 from a deviation of four levels of 255 on: `(B, 1)`."""
+    structure = thumbnail - thumbnail.mean(dim=(2, 3), keepdim=True)
+    slope = torch.linspace(-1, 1, thumbnail.shape[-1], device=thumbnail.device, dtype=thumbnail.dtype)
+    for along in (slope[:, None], slope[None]):
+        structure = structure - along * (structure * along).mean(dim=(2, 3), keepdim=True) / slope.square().mean()
+    contrast = structure.square().mean(dim=(1, 2, 3)).sqrt() / 2
     return (contrast[:, None] * 255 / 2 - 1).clamp(0, 1)
 
 
