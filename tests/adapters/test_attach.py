@@ -104,7 +104,7 @@ def test_the_encoder_and_the_tone_curves_are_adapted_in_their_residual_blocks(me
     assert {name.split(".")[0] for name in adapted} == {"conv_in", "down_blocks", "up_blocks"}
     assert plain == {"downsamplers.0", "downsamplers.1", "upsamplers.0", "upsamplers.1", "conv_out", "lq_proj", "estimate_proj"}
     _, plain = adapted_layers(pipe.tone)
-    assert plain == {"down", "summary.0", "summary.2", "modulation"}
+    assert plain == {"down", "summary.0", "summary.2", "modulation", "judge.0", "judge.2"}
 
 
 @pytest.mark.parametrize("method", ["lora", "adaptir"])
