@@ -26,6 +26,7 @@ from foundir_hf.cli import quiet_libraries
 from foundir_hf.data.augmentation import intent_jitter
 from foundir_hf.data.photos import list_photos
 from foundir_hf.data.samples import seed_of
+from foundir_hf.evaluation.baselines import estimate_sigma
 from foundir_hf.evaluation.files import read_rgb
 from foundir_hf.evaluation.tables import markdown_table
 from foundir_hf.files import write_whole
@@ -50,10 +51,7 @@ class Verdict(NamedTuple):
 def judged(before: np.ndarray, after: np.ndarray) -> Verdict:
     """Compares two `uint8` pictures `(height, width, 3)`."""
     change = float(np.sqrt(np.square(after.astype(float) - before).mean()))
-    # Donoho and Johnstone (Biometrika 1994): the median of the finest diagonal Haar coefficients, which edges hardly move.
-    pixels = before[: len(before) // 2 * 2, : before.shape[1] // 2 * 2].astype(float)
-    diagonal = (pixels[::2, ::2] - pixels[1::2, ::2] - pixels[::2, 1::2] + pixels[1::2, 1::2]) / 2
-    noise = float(np.median(np.abs(diagonal)) / 0.6745)
+    noise = estimate_sigma(before.astype(float))
     small = [np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BOX), float) / 255 for image in (before, after)]
     toned = float(np.sqrt(np.square(small[1] - small[0]).mean())) > WRONG_TONES
     return Verdict(change, noise, toned, change > max(1.0, noise * 10 ** (1 / 20)))

@@ -24,8 +24,8 @@ class FoundIRToneCurves(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     A pale photograph may be meant so. A second network, the judge, says how sure it is that the tones were wrong: a gate in [0, 1] on the
     logarithms of gain and gamma and on the offset, a hard sigmoid (Louizos et al., ICLR 2018), so that it can close altogether. It sees
-    the distributions of light and colour before and after the curves, and no places: one that saw places learnt by heart how bright each
-    training photograph ought to be, and took more photographs of another kind for wrong the longer it learnt (training/runs/tiny.md, 53).
+    the distributions of light and colour before and after the curves, and no places, by which it would learn by heart how bright each
+    training photograph ought to be.
 
     Args:
         image_channels (`int`): Of the photograph.
@@ -84,9 +84,9 @@ class FoundIRToneCurves(ModelMixin, ConfigMixin, PeftAdapterMixin):
             Log gains, offsets and log gammas of each colour, `(batch, 3 * image_channels, thumbnail_size / 4, thumbnail_size / 4)`.
         """
         thumbnail = thumbnail.clamp(-1, 1)  # an estimate may overshoot
-        maps, values = _tone_statistics(thumbnail)
-        hidden_states = self.middle(self.down(self.before(self.conv_in(F.pixel_unshuffle(maps, 2)))))
-        distribution = self._quantiles(values)
+        statistics = _tone_statistics(thumbnail)
+        hidden_states = self.middle(self.down(self.before(self.conv_in(F.pixel_unshuffle(_tone_maps(thumbnail, statistics), 2)))))
+        distribution = self._quantiles(statistics)
         whole = self.summary(torch.cat([hidden_states.mean(dim=(2, 3)), hidden_states.amax(dim=(2, 3)), distribution], dim=1))
         scale, shift = self.modulation(whole)[:, :, None, None].chunk(2, dim=1)
         curves = self.conv_out(self.after(hidden_states * (1 + scale) + shift)) + self.whole_out(whole)[:, :, None, None]
@@ -97,12 +97,12 @@ class FoundIRToneCurves(ModelMixin, ConfigMixin, PeftAdapterMixin):
         change = ((toned - thumbnail).float() / 2).square().mean(dim=(1, 2, 3)).sqrt()
         # In tenths of the range, so that all that the judge looks at is of like size.
         change = 10 * change[:, None].to(distribution.dtype)
-        verdict = self.judge(torch.cat([distribution, self._quantiles(_tone_statistics(toned)[1]), change], dim=1))
+        verdict = self.judge(torch.cat([distribution, self._quantiles(_tone_statistics(toned)), change], dim=1))
         logits = self.gate(torch.cat([verdict, change], dim=1))
         return curves * (_hard_sigmoid(logits) * _telling(thumbnail))[:, :, None, None].to(curves.dtype)
 
-    def _quantiles(self, values: torch.Tensor) -> torch.Tensor:
-        ordered = values.flatten(2).sort(dim=2).values  # (B, statistics, size**2)
+    def _quantiles(self, statistics: torch.Tensor) -> torch.Tensor:
+        ordered = statistics.flatten(2).sort(dim=2).values  # (B, statistics, size**2)
         places = torch.linspace(0, ordered.shape[2] - 1, self.config.quantiles, device=ordered.device).round().long()
         return ordered[:, :, places].flatten(1)
 
@@ -179,13 +179,19 @@ def _hard_sigmoid(logits: torch.Tensor) -> torch.Tensor:
     return soft + ((1.2 * logits.sigmoid() - 0.1).clamp(0, 1) - soft).detach()
 
 
-def _tone_statistics(thumbnail: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What tells haze and darkness: maps beside the thumbnail's own colours, all about [-1, 1], and those of which quantiles count."""
+def _tone_statistics(thumbnail: torch.Tensor) -> torch.Tensor:
+    """What tells haze and darkness, whose distributions count: the colours, darkness and saturation, about [-1, 1], `(B, C + 2, H, W)`."""
     light = (thumbnail + 1) / 2
     brightest, darkest = light.amax(dim=1, keepdim=True), light.amin(dim=1, keepdim=True)
     stops = (brightest + 1 / 64).log2() / 3 + 1  # darkness is a factor
-    dark_channel = -F.max_pool2d(-darkest, 5, stride=1, padding=2)  # He et al., TPAMI 2011: haze lifts it
+    return torch.cat([thumbnail, stops, 2 * (brightest - darkest) - 1], dim=1)
+
+
+def _tone_maps(thumbnail: torch.Tensor, statistics: torch.Tensor) -> torch.Tensor:
+    """The thumbnail, its statistics and what the brightest and darkest of a neighbourhood tell, about [-1, 1]: `(B, C + 5, H, W)`."""
+    light = (thumbnail + 1) / 2
+    stops, saturation = statistics[:, -2:-1], statistics[:, -1:]
+    dark_channel = -F.max_pool2d(-light.amin(dim=1, keepdim=True), 5, stride=1, padding=2)  # He et al., TPAMI 2011: haze lifts it
     luma = light.mean(dim=1, keepdim=True)
-    saturation = 2 * (brightest - darkest) - 1
-    views = [thumbnail, stops, 2 * dark_channel - 1, saturation, 2 * F.max_pool2d(luma, 5, stride=1, padding=2) - 1, 2 * luma - 1]
-    return torch.cat(views, dim=1), torch.cat([thumbnail, stops, saturation], dim=1)
+    brightest = F.max_pool2d(luma, 5, stride=1, padding=2)
+    return torch.cat([thumbnail, stops, 2 * dark_channel - 1, saturation, 2 * brightest - 1, 2 * luma - 1], dim=1)
