@@ -95,9 +95,7 @@ def read_metadata(data: bytes) -> tuple[Metadata, tuple[str, ...]]:
             # Without a unit it is the shape of a pixel, which only a PNG can say.
             dpi = (across * _INCH, down * _INCH) if unit == 1 else None
             kept += [] if unit == 1 else [(kind, content)]
-        elif kind in _KEPT or (
-            kind[:1].islower() and kind[3:].islower() and kind.isalpha()
-        ):  # PNG's own sign of what may be copied by who does not know it
+        elif kind in _KEPT or _may_be_copied(kind):
             kept.append((kind, content))
         elif kind == b"IEND" and (behind := len(data) - data.rfind(b"IEND") - 8) > 0:
             notes.append(f"{behind} bytes behind its picture cannot be kept")
