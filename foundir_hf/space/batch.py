@@ -99,6 +99,8 @@ class BatchWork(Work):
         self.check()
         check_result(photo.size, self.settings.upscale(photo.size))
         self.current = self._queued(photo, self.engine.expected_seconds(photo.size, self.settings) or 1.0)
+        if self.is_cancelled:  # since the check: then `cancel` stopped the one before
+            self.current.cancel()
         self.current.wait()
         return self.current.outcome().photo
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from ..formats.decoder import Decoder
 from ..formats.photograph import Photo, PhotoError
 from . import markup, pictures
 from .engine import Engine, Restored, is_zero_gpu
 from .examples import EXAMPLES
 from .job import Job
-from .limits import check_result, read_photo
+from .limits import READING, check_result
 from .line import LineFullError
 from .settings import Settings
 from .visitors import Visitor, Visitors
@@ -55,6 +57,11 @@ class Desk:
     def __init__(self, engine: Engine, visitors: Visitors):
         self.engine, self.visitors = engine, visitors
         self._kept: dict[tuple[str, Settings], Restored] = {}  # of the examples
+        self._decoder, self._decoding = Decoder(), threading.Lock()
+
+    def close(self) -> None:
+        """Ends the process that decodes."""
+        self._decoder.close()
 
     def warm_up(self) -> None:
         """Restores the examples while nobody is waiting: they are shown at once then, and how long a photograph takes is known."""
@@ -63,7 +70,7 @@ class Desk:
         for example in EXAMPLES:
             if self.engine.is_closing:
                 return
-            photo = read_photo(example.path)
+            photo = self.read(str(example.path))
             try:
                 job = Job(self.engine, 1.0, lambda job, photo=photo: self.engine.restore(photo, Settings(), job.step))
             except LineFullError:
@@ -73,10 +80,17 @@ class Desk:
                 self._kept[example.task, Settings()] = job.result
 
     def read(self, path: str) -> Photo:
-        """A photograph, once the libraries are there: the model's thread imports them, and two threads at once would find them half done.
-        Raises [`PhotoError`]."""
+        """A photograph, decoded in a process of its own, one after the other: what strangers send may hang or crash the libraries.
+
+        First the model is waited for: its thread imports libraries, and two threads at once would find them half done. Raises
+        [`PhotoError`], for what is too large before it is decoded, and `TimeoutError`.
+        """
         self.engine.wait_until_ready()
-        return read_photo(path)
+        from ..formats.reading import read_file
+
+        data = read_file(path, READING)
+        with self._decoding:
+            return self._decoder.decode(data, path, READING)
 
     def accept(self, path: str, visitor: Visitor) -> None:
         """Reads a photograph that was put on the page. Raises [`PhotoError`]."""
@@ -84,7 +98,7 @@ class Desk:
         photo = self.read(path)
         visitor.source, visitor.shown, visitor.size = path, path, photo.size
         if Path(path).suffix.lower() not in pictures.SHOWN_AS_THEY_ARE:
-            visitor.shown = pictures.preview(photo, visitor.room(), Path(path).stem)
+            visitor.shown = pictures.preview(photo, visitor.room(is_result=False), Path(path).stem)
 
     def diagnose(self, path: str) -> tuple[dict[str, float], tuple[int, int]]:
         """Probabilities of defects, the likeliest first, and the photograph's size. Raises [`PhotoError`]."""
@@ -140,7 +154,7 @@ class Desk:
         seconds = self.engine.expected_seconds(size, settings)
         result = " x ".join(str(round(side * upscale)) for side in size)
         if seconds is None:
-            told = "The model is being loaded; how long it takes is known after its first photo."
+            told = "How long it takes is known after the first photo."
         else:
             told = f"Takes about {markup.duration(seconds)} here"
             waiting = self.engine.line.seconds
@@ -149,8 +163,6 @@ class Desk:
 
     def how_far(self, job: Job) -> tuple[float, str]:
         """The share that is done, and words for it."""
-        if not self.engine.is_ready:
-            return 0.0, "The model is being loaded. This takes some seconds after the server's start."
         if job.elapsed is None:
             ahead, seconds = self.engine.line.ahead(job.ticket)
             others = "1 photo is" if ahead == 1 else f"{ahead} photos are"
@@ -170,12 +182,12 @@ class Desk:
 
     def changes(self, finished: Finished, path: str) -> str:
         """The path of a picture of where a photograph changed."""
-        return _kept(pictures.changes(read_photo(path), finished.restored.photo), finished, "changes.png")
+        return _kept(pictures.changes(self.read(path), finished.restored.photo), finished, "changes.png")
 
     def account(self, finished: Finished, path: str) -> dict[str, Any]:
         """What was done, for the page: paths of the pictures `changes` and `experts`, of the pair `estimate`, and HTML, `crops`,
         `legend` and `curves`; none where there is nothing to show."""
-        photo, account, after = read_photo(path), finished.restored.account, finished.restored.photo
+        photo, account, after = self.read(path), finished.restored.account, finished.restored.photo
         estimate = experts = pair = None
         if account.estimate is not None:
             estimate = account.estimate[:, : finished.size[1], : finished.size[0]].permute(1, 2, 0).numpy()

@@ -109,7 +109,7 @@ class Engine:
 
     def expected_seconds(self, size: tuple[int, int], settings: Settings) -> float | None:
         """How long a photograph of this size will take, by those before it; none if there was none yet."""
-        if settings.steps not in self._seconds and not self._seconds:
+        if not self._seconds:
             return None
         # Of another number of steps: the nearest, and every step costs about half of an estimate.
         known = min(self._seconds, key=lambda steps: abs(steps - settings.steps))
@@ -134,7 +134,7 @@ class Engine:
         result, account = _compute(self.checkpoint, photo, options, adapters, None if is_zero_gpu() else step)
         seconds = time.perf_counter() - start
         if result is not photo:
-            if not photo.pixels.size < 1000:  # of next to nothing a time says nothing
+            if photo.pixels.size >= 1000:  # of next to nothing a time says nothing
                 rate = seconds / _megapixels(result.size)
                 before = self._seconds.get(settings.steps, rate)
                 self._seconds[settings.steps] = (before + rate) / 2

@@ -58,6 +58,8 @@ def _type_and_words(error: BaseException) -> tuple[str, str]:
     for kind, title in ((PhotoError, "PhotoError"), (SettingError, "SettingError"), (LineFullError, "Busy"), (StoppedError, "Cancelled")):
         if isinstance(error, kind):
             return title, str(error)
+    if isinstance(error, TimeoutError):
+        return "PhotoError", f"This photo cannot be read here: {error}."
     if isinstance(error, gr.Error):  # of ZeroGPU: that a visitor's time is used up, say
         return error.title, str(error.message)
     if isinstance(error, ValueError):  # of an adapter that does not fit, say

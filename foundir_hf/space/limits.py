@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
 from ..formats.limits import Limits
-from ..formats.photograph import Photo, PhotoError
+from ..formats.photograph import PhotoError
 
 UPLOAD_MEGABYTES = 80
 # Of the result: what two cores restore in two minutes, and what fits beside others into 16 GB.
 MEGAPIXELS = 24
 PER_PHOTO = Limits(megapixels=MEGAPIXELS, megabytes=UPLOAD_MEGABYTES)
+READING = replace(PER_PHOTO, seconds=60)  # others wait meanwhile
 BATCH_PHOTOS = 50
 BATCH_MEGABYTES = 400  # of all photographs of a batch, unpacked
 WAITING = 16  # visitors in the line, the one whose turn it is included
@@ -27,10 +28,3 @@ def check_result(size: tuple[int, int], upscale: float) -> None:
     width, height = (round(side * upscale) for side in size)
     if width * height > MEGAPIXELS * 1e6:
         raise PhotoError(f"The result would have {width * height / 1e6:.0f} megapixels; this page stops at {MEGAPIXELS}.")
-
-
-def read_photo(path: str | Path) -> Photo:
-    """A photograph as the package reads it, if the page takes it. Raises [`PhotoError`], for what is too large before it is decoded."""
-    from ..photo import read_photo as read  # brings torch, for which the page does not wait
-
-    return read(path, PER_PHOTO)

@@ -36,5 +36,12 @@
       handle.addEventListener('keydown', (event) => move(handle, event.key) && event.preventDefault());
     });
   };
-  new MutationObserver(mend).observe(document.documentElement, { childList: true, subtree: true });
+  let due = 0; // once a frame, however much of the page changes
+  const soon = () => {
+    due ||= requestAnimationFrame(() => {
+      due = 0;
+      mend();
+    });
+  };
+  new MutationObserver(soon).observe(document.documentElement, { childList: true, subtree: true });
 })();

@@ -202,7 +202,7 @@ class RestoreTab:
 
     def _example_chosen(self, request: gr.Request, event: gr.SelectData) -> str:
         # A copy: what a visitor leaves is deleted, and gradio would serve all of them the same file.
-        return str(shutil.copy(EXAMPLES[event.index].path, self.visitors.of(request.session_hash).room()))
+        return str(shutil.copy(EXAMPLES[event.index].path, self.visitors.of(request.session_hash).room(is_result=False)))
 
     def _expect(self, request: gr.Request, *settings: Any) -> str:
         visitor = self.visitors.of(request.session_hash)

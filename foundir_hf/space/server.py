@@ -66,6 +66,7 @@ def serve(
             page.visitors.close()
             page.app.close(verbose=False)
             page.engine.close()
+            page.desk.close()
         shutil.rmtree(root, ignore_errors=True)
         if before is None:
             os.environ.pop("GRADIO_TEMP_DIR", None)

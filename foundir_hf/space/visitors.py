@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .work import Work
+from .work import StoppedError, Work
 
 # Results that are kept of a visitor: a program may fetch one while it asks for the next.
 _KEPT = 8
@@ -29,6 +29,9 @@ class Visitor:
         shown: What the page shows of it, if that is another file.
         example: Its name, if it is one of ours.
         uploads: Files that the page has been sent.
+        results: Folders of results, the oldest first.
+        begun: Work that may not have ended yet.
+        is_gone: Whether they have left.
     """
 
     folder: Path
@@ -39,14 +42,19 @@ class Visitor:
     example: str | None = None
     uploads: set[str] = field(default_factory=set)
     results: deque[Path] = field(default_factory=deque)
+    begun: list[Work] = field(default_factory=list)
+    is_gone: bool = False
 
-    def room(self) -> Path:
-        """A new folder for a result; the oldest one goes."""
-        while len(self.results) >= _KEPT:
+    def room(self, is_result: bool = True) -> Path:
+        """A new folder. Of a result, the oldest one goes; what a photograph is shown by stays. Raises [`StoppedError`] for who has left."""
+        if self.is_gone:
+            raise StoppedError("The page was left.")
+        while is_result and len(self.results) >= _KEPT:
             shutil.rmtree(self.results.popleft(), ignore_errors=True)
         room = self.folder / secrets.token_urlsafe(12)
         room.mkdir(parents=True)
-        self.results.append(room)
+        if is_result:
+            self.results.append(room)
         return room
 
     def stop(self) -> None:
@@ -59,6 +67,9 @@ class Visitor:
     def follows(self, work: Work) -> Iterator[None]:
         """Theirs, as long as somebody follows it; stopped if nobody does before its end."""
         self.job = work
+        self.begun = [one for one in self.begun if not one.is_finished] + [work]
+        if self.is_gone:
+            work.cancel()
         try:
             yield
         finally:
@@ -92,8 +103,12 @@ class Visitors:
             if visitor is None:
                 return
             shared = set().union(*(other.uploads for other in self._visitors.values()))
+        visitor.is_gone = True
         visitor.stop()
         shutil.rmtree(visitor.folder, ignore_errors=True)
+        if unfinished := [work for work in visitor.begun if not work.is_finished]:
+            # What was being written as they left makes the folder again.
+            threading.Thread(target=_remove_after, args=(unfinished, visitor.folder), daemon=True).start()
         for upload in visitor.uploads - shared:
             _remove(upload, self.root)
 
@@ -112,6 +127,13 @@ class Visitors:
 
     def __len__(self) -> int:
         return len(self._visitors)
+
+
+def _remove_after(works: list[Work], folder: Path) -> None:
+    for work in works:
+        work.cancel()
+        work.wait()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove(upload: str, root: Path) -> None:
