@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ class PairPool:
         self.hq, self.lq = (torch.empty((capacity, *shape), dtype=torch.uint8, device=self.device) for _ in range(2))
         self.tasks = [""] * capacity
         self.made, self._stop, self._problem = 0, Event(), None
+        self._replacing = Lock()  # a pair's two pictures are replaced, and drawn, together
         # Forked, because the photographs are gigabytes that nobody wants copied.
         pinned = self.device.type == "cuda"
         loader = DataLoader(
@@ -65,13 +66,16 @@ class PairPool:
             if self._problem is not None:
                 raise self._problem
             self._stop.wait(0.01)
-        # Oldest and newest alike. Copies and draws follow each other in one stream, so no pair is drawn half replaced.
-        number = min(self.made, len(self.hq))
+        number = min(self.made, len(self.hq))  # oldest and newest alike
         which = torch.randint(number, (self.batch_size,), generator=generator, device=self.device)
         mirrored = torch.rand(self.batch_size, 1, 1, 1, generator=generator, device=self.device) < 0.5
-        hq, lq = (images[which].float() / 127.5 - 1 for images in (self.hq, self.lq))
+        places = which.tolist()
+        with self._replacing:
+            hq, lq = self.hq[which], self.lq[which]
+            tasks = [self.tasks[place] for place in places]
+        hq, lq = (images.float() / 127.5 - 1 for images in (hq, lq))
         hq, lq = (torch.where(mirrored, images.flip(3), images) for images in (hq, lq))
-        return PairBatch(hq, lq, [self.tasks[place] for place in which.tolist()])
+        return PairBatch(hq, lq, tasks)
 
     def _collect(self, loader: DataLoader) -> None:
         try:
@@ -80,10 +84,11 @@ class PairPool:
                     return
                 start = self.made % len(self.hq)
                 length = min(len(tasks), len(self.hq) - start)
-                for images, new in ((self.hq, hq), (self.lq, lq)):
-                    images[start : start + length].copy_(new[:length], non_blocking=True)
-                self.tasks[start : start + length] = tasks[:length]
-                self.made += length
+                with self._replacing:
+                    for images, new in ((self.hq, hq), (self.lq, lq)):
+                        images[start : start + length].copy_(new[:length], non_blocking=True)
+                    self.tasks[start : start + length] = tasks[:length]
+                    self.made += length
         except Exception as error:  # of a process; told where it is waited for
             self._problem = error
 

@@ -47,6 +47,13 @@ def test_it_draws_what_processes_make_and_forgets_the_oldest(pool):
     assert not torch.equal(pool.hq[0], pool.hq[1])
 
 
+def test_no_pair_is_drawn_half_replaced(pool):
+    wait_for(pool, 65)
+    for step in range(400):  # while the processes replace
+        batch = pool.batch(pool.generator(step))
+        assert torch.equal(batch.hq, batch.lq)
+
+
 def test_a_pair_stays_a_pair_when_it_is_mirrored(folder):
     pairs = PairSource(PhotoBank(list_photos(folder)), {"salt_and_pepper_noise": 1.0}, 8, 16, 24, together=8)
     pool = PairPool(pairs, batch_size=64, device="cpu", workers=1, gigabytes=1e-4)
