@@ -12,7 +12,7 @@ import torch
 
 from .degradations.blur import camera_shake, defocus_blur, gaussian_blur, glass_blur, motion_blur, rotation_blur, zoom_blur
 from .degradations.compression import chroma_subsampling, double_jpeg, jpeg, palette_dither, posterization, video_blocks, webp
-from .degradations.haze import dust, haze, night_haze, nonhomogeneous_haze, thin_cloud
+from .degradations.haze import dust, haze, layered_haze, night_haze, nonhomogeneous_haze, thin_cloud
 from .degradations.illumination import back_light, color_cast, fading, low_light, over_exposure, vignetting
 from .degradations.media import fold_creases, old_photo, paint_loss, scratches, sepia, stains
 from .degradations.noise import (
@@ -111,7 +111,9 @@ _NOISY_DARK = {"exposure": (0.05, 0.2), "noise": (0.02, 0.06)}
 _DENSE = {"density": (2.4, 4.5), "airlight": (0.6, 0.9)}
 _LIGHT_RAIN = {"length": (8, 25), "strength": (0.3, 0.7), "veil": (0.0, 0.05), "sparsity": (2.2, 3.0)}
 _HEAVY_RAIN = {"length": (20, 60), "strength": (0.6, 1.0), "veil": (0.1, 0.3), "sparsity": (0.5, 1.8)}
+_FINE_RAIN = {"length": (5, 24), "strength": (0.08, 0.4), "veil": (0.0, 0.3), "sparsity": (-0.5, 1.5)}
 _RAIN_MIST = {"length": (10, 40), "strength": (0.3, 0.7), "veil": (0.35, 0.7), "sparsity": (1.0, 2.2)}
+_DEEP_WATER = {"distance": (0.5, 6.0), "depth": (1.0, 8.0), "water": (0.0, 2.6), "turbidity": (0.03, 0.25), "levels": (0.5, 1.0)}
 _REAL_ESRGAN, _IMAGENET_C = "Real-ESRGAN, ICCVW 2021", "ImageNet-C, ICLR 2019"
 
 _SINGLE = (
@@ -168,12 +170,14 @@ _SINGLE = (
     Task("vignetting", "illumination", vignetting, {}, LENS, ("uneven_light",), "Goldman, TPAMI 2010"),
     Task("haze", "weather", haze, {"density": (0.4, 2.6)}, SCENE, _HAZE, "RESIDE, TIP 2019"),
     Task("dense_haze", "weather", haze, _DENSE, SCENE, _HAZE, "Dense-Haze, ICIP 2019"),
+    Task("layered_haze", "weather", layered_haze, {}, SCENE, _HAZE, "RESIDE indoor, TIP 2019"),
     Task("nonhomogeneous_haze", "weather", nonhomogeneous_haze, {}, SCENE, _HAZE, "NH-HAZE, CVPRW 2020"),
     Task("night_haze", "weather", night_haze, {}, SCENE, ("haze", "darkness"), "Li et al., ICCV 2015"),
     Task("light_rain", "weather", rain, _LIGHT_RAIN, SCENE, _RAIN, "Rain100L, CVPR 2017"),
     Task("rain", "weather", rain, {}, SCENE, _RAIN, "Rain1400 (DDN), CVPR 2017"),
     Task("heavy_rain", "weather", rain, _HEAVY_RAIN, SCENE, _RAIN, "Rain100H, CVPR 2017"),
     Task("long_rain", "weather", long_rain, {}, SCENE, _RAIN, "Rain1400 (DDN), CVPR 2017"),
+    Task("fine_rain", "weather", rain, _FINE_RAIN, SCENE, _RAIN, "SPA-Data, CVPR 2019"),
     Task("rain_mist", "weather", rain, _RAIN_MIST, SCENE, ("rain", "haze"), "Li et al., CVPR 2019"),
     Task("night_rain", "weather", night_rain, {}, SCENE, ("rain", "darkness"), "FoundIR, ICCV 2025"),
     Task("raindrops", "weather", raindrops, {}, LENS, ("raindrops",), "Qian et al., CVPR 2018"),
@@ -181,6 +185,7 @@ _SINGLE = (
     Task("dust", "weather", dust, {}, SCENE, ("haze", "color"), "Si et al., ICIP 2022"),
     Task("thin_cloud", "weather", thin_cloud, {}, SCENE, _HAZE, "RICE, 2019; RS-Cloud"),
     Task("underwater", "scene", underwater, {}, SCENE, ("color", "haze"), "Akkaynak and Treibitz, CVPR 2018; UIEB"),
+    Task("deep_water", "scene", underwater, _DEEP_WATER, SCENE, ("color", "haze"), "UIEB, TIP 2019"),
     Task("shadow", "scene", shadow, {}, LIGHT, ("uneven_light",), "ISTD, CVPR 2018"),
     Task("lens_flare", "scene", lens_flare, {}, LENS, ("flare",), "Flare7K, NeurIPS 2022"),
     Task("reflection", "scene", reflection, {}, SCENE, ("reflection",), "SIR2, ICCV 2017"),

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 
-from .sampling import chance, coordinates, log_uniform, normal, position, smooth_field, to_linear, to_srgb, uniform
+from .sampling import chance, coordinates, guided, log_uniform, luma_of, normal, position, smooth_field, to_linear, to_srgb, uniform
 
 
 def low_light(
@@ -42,13 +41,13 @@ def back_light(
         sky: By how many stops the background brightens.
         flare: Share of the background's mean light that strays over the whole frame.
     """
-    luma = _luma(images)
+    luma = luma_of(images)
     x, y = coordinates(images)
     subject_x, subject_y = uniform(images, generator, -0.2, 0.2), uniform(images, generator, 0.0, 0.35)
     subject = torch.exp(-(((x - subject_x) / 0.4) ** 2) - ((y - subject_y) / 0.6) ** 2)
     spread = (luma - luma.mean(dim=(2, 3), keepdim=True)).square().mean(dim=(2, 3), keepdim=True).sqrt()
     level = (luma - luma.mean(dim=(2, 3), keepdim=True)) / spread.clamp(min=0.05)
-    background = _guided(luma, torch.sigmoid(4 * (0.45 * level.clamp(-1.5, 1.5) + 1.0 - 2.2 * subject))).clamp(0, 1)
+    background = guided(luma, torch.sigmoid(4 * (0.45 * level.clamp(-1.5, 1.5) + 1.0 - 2.2 * subject))).clamp(0, 1)
     stops = uniform(images, generator, *sky) * background - uniform(images, generator, *depth) * (1 - background)
     linear = to_linear(images) * 2**stops
     stray = (linear * background).clamp(max=1).mean(dim=(1, 2, 3), keepdim=True)
@@ -146,22 +145,3 @@ def lamps(images: torch.Tensor, generator: torch.Generator, count: int = 6) -> l
             (((x - lamp_x) ** 2 + (y - lamp_y) ** 2).sqrt(), torch.where(on, power, torch.zeros_like(power)) if index else power, size)
         )
     return found
-
-
-def _luma(images: torch.Tensor) -> torch.Tensor:
-    return (images * images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
-
-
-def _guided(guide: torch.Tensor, mask: torch.Tensor, side: int = 96, epsilon: float = 4e-3) -> torch.Tensor:
-    """`mask` smoothed along the edges of `guide`, both `(B, 1, H, W)`: the guided filter, its coefficients at a short side of `side`."""
-    shrink = min(1.0, side / min(guide.shape[2:]))
-    size = [max(1, round(n * shrink)) for n in guide.shape[2:]]
-
-    def mean(values: torch.Tensor) -> torch.Tensor:
-        return F.avg_pool2d(values, 9, stride=1, padding=4, count_include_pad=False)
-
-    small_guide, small_mask = (F.interpolate(t, size=size, mode="bilinear", antialias=True) for t in (guide, mask))
-    guide_mean, mask_mean = mean(small_guide), mean(small_mask)
-    slope = (mean(small_guide * small_mask) - guide_mean * mask_mean) / (mean(small_guide**2) - guide_mean**2 + epsilon)
-    slope, offset = (F.interpolate(mean(t), size=guide.shape[2:], mode="bilinear") for t in (slope, mask_mean - slope * guide_mean))
-    return slope * guide + offset

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from .blur import filter_planes, gaussian_psf
 from .compression import jpeg
-from .sampling import chance, fine_detail, log_uniform, normal, poisson, to_linear, to_srgb, uniform
+from .sampling import chance, fine_detail, log_uniform, luma_of, normal, poisson, to_linear, to_srgb, uniform
 
 
 def gaussian_noise(
@@ -120,7 +120,7 @@ def color_noise(
         radius: Deviation of the Gaussian that smooths the noise, in pixels.
     """
     blotches = _grains(images, generator, size=radius, channels=2) * uniform(images, generator, *sigma) / 255
-    cb, cr = (blotches * (1 - 0.5 * _luma(images))).unbind(1)
+    cb, cr = (blotches * (1 - 0.5 * luma_of(images))).unbind(1)
     return (images + torch.stack([1.402 * cr, -0.344136 * cb - 0.714136 * cr, 1.772 * cb], dim=1)).clamp(0, 1)
 
 
@@ -142,7 +142,7 @@ def film_grain(
     grains = _grains(images, generator, size=size, channels=4)
     share = uniform(images, generator, *chroma)
     grain = (1 - share**2).sqrt() * grains[:, :1] + share * grains[:, 1:]
-    cover = _luma(images).clamp(0, 1)
+    cover = luma_of(images).clamp(0, 1)
     return (images + uniform(images, generator, *strength) / 255 * 2 * (cover * (1 - cover)).sqrt() * grain).clamp(0, 1)
 
 
@@ -176,8 +176,3 @@ def _grains(images: torch.Tensor, generator: torch.Generator, *, size: tuple[flo
     """Normal noise of deviation 1, smoothed by a Gaussian of `size` pixels: `(batch, channels, height, width)`."""
     psf = gaussian_psf(images, generator, sigma=size)
     return filter_planes(normal(images, generator, channels), psf) / psf.square().sum(dim=(2, 3), keepdim=True).sqrt()
-
-
-def _luma(images: torch.Tensor) -> torch.Tensor:
-    """BT.601's: `(batch, 1, height, width)`."""
-    return (images * images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)

@@ -157,3 +157,23 @@ def scatter(
     lobes = sum(torch.cos(k * bearing + 2 * math.pi * own[:, 1 + k : 2 + k]) / k for k in (2, 3, 4)) / 1.1
     distance = offset.square().sum(dim=1, keepdim=True).sqrt() / (1 + wobble * lobes)
     return offset, distance, size, own[:, 6:]
+
+
+def luma_of(images: torch.Tensor) -> torch.Tensor:
+    """Luma of ITU-R BT.601, `(B, 1, H, W)`."""
+    return (images * images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+
+
+def guided(guide: torch.Tensor, mask: torch.Tensor, side: int = 96, epsilon: float = 4e-3) -> torch.Tensor:
+    """`mask` smoothed along the edges of `guide`, both `(B, 1, H, W)`: the guided filter, its coefficients at a short side of `side`."""
+    shrink = min(1.0, side / min(guide.shape[2:]))
+    size = [max(1, round(n * shrink)) for n in guide.shape[2:]]
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool2d(values, 9, stride=1, padding=4, count_include_pad=False)
+
+    small_guide, small_mask = (F.interpolate(t, size=size, mode="bilinear", antialias=True) for t in (guide, mask))
+    guide_mean, mask_mean = mean(small_guide), mean(small_mask)
+    slope = (mean(small_guide * small_mask) - guide_mean * mask_mean) / (mean(small_guide**2) - guide_mean**2 + epsilon)
+    slope, offset = (F.interpolate(mean(t), size=guide.shape[2:], mode="bilinear") for t in (slope, mask_mean - slope * guide_mean))
+    return slope * guide + offset

@@ -30,6 +30,7 @@ def underwater(
     depth: tuple[float, float] = (1.0, 6.0),
     water: tuple[float, float] = (0.0, 3.7),
     turbidity: tuple[float, float] = (0.03, 0.2),
+    levels: tuple[float, float] | None = None,
 ) -> torch.Tensor:
     """Light lost and scattered in water: `I = J L exp(-a z) + B (1 - exp(-b z))` (Akkaynak and Treibitz, CVPR 2018), in linear light.
 
@@ -41,6 +42,7 @@ def underwater(
         depth: Below the surface, in metres.
         water: Jerlov's type: 0 to 2 are the ocean types I to III, 3 to 5 the coastal types 1 to 5; between them is interpolated.
         turbidity: Scattering coefficient s per metre, alike for all colours.
+        levels: How far the camera stretched the levels of what it saw to black and white, all colours alike; not at all by default.
     """
     table = images.new_tensor(_JERLOV)
     kind = uniform(images, generator, *water).view(-1, 1)
@@ -58,7 +60,13 @@ def underwater(
     seen = daylight * (linear * direct + veil)
     # The exposure brings the brightest channel back to the mean of the photograph.
     mean = seen.mean(dim=(2, 3), keepdim=True).amax(dim=1, keepdim=True)
-    return to_srgb(seen * (linear.mean(dim=(1, 2, 3), keepdim=True).clamp(0.2, 0.45) / mean.clamp(min=1e-4)).clamp(max=12))
+    image = to_srgb(seen * (linear.mean(dim=(1, 2, 3), keepdim=True).clamp(0.2, 0.45) / mean.clamp(min=1e-4)).clamp(max=12))
+    if levels is None:
+        return image
+    small = F.adaptive_avg_pool2d(image, 32).flatten(1)
+    black, white = (small.quantile(share, dim=1).view(-1, 1, 1, 1) for share in (0.02, 0.98))
+    stretched = (image - black) / (white - black).clamp(min=0.1)
+    return (image + uniform(images, generator, *levels) * (stretched - image)).clamp(0, 1)
 
 
 def shadow(

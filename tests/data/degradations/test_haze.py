@@ -6,10 +6,10 @@ import pytest
 import torch
 from scenes import assert_contract, assert_same_on_cuda, grey, needs_cuda, scene, seeded
 
-from foundir_hf.data.degradations.haze import depth_proxy, dust, haze, night_haze, nonhomogeneous_haze, thin_cloud
+from foundir_hf.data.degradations.haze import depth_proxy, dust, haze, layered_haze, night_haze, nonhomogeneous_haze, thin_cloud
 from foundir_hf.data.degradations.sampling import to_linear
 
-HAZES = [haze, nonhomogeneous_haze, night_haze, dust, thin_cloud]
+HAZES = [haze, layered_haze, nonhomogeneous_haze, night_haze, dust, thin_cloud]
 
 
 @pytest.mark.parametrize("degrade", HAZES)
@@ -29,6 +29,24 @@ def test_the_depth_proxy_is_larger_at_the_top_and_lies_in_its_range():
     assert 0.25 <= depth.min() < 0.3
     assert 0.9 < depth.max() <= 1
     assert depth[:, :, :10].mean() > depth[:, :, -10:].mean() + 0.1
+
+
+def test_layers_of_haze_end_where_things_do():
+    image = grey(0.9, 96, 96, batch=8)
+    image[..., 40:, 30:66] = 0.25
+    how = {"density": (2.0, 2.0), "airlight": (0.6, 0.6), "tint": 0.0}
+    transmission = (layered_haze(image, seeded(2), **how) - 0.6) / (image - 0.6)
+    steps = transmission[:, 0, 60].diff().abs()
+    assert all(int(step) in (29, 65) for step in steps.argmax(dim=1))
+    assert (steps[:, [29, 65]].amax(dim=1) > 2.5 * steps.median(dim=1).values).all()
+
+
+def test_what_is_nearest_stands_before_the_haze():
+    how = {"density": (3.0, 3.0), "airlight": (0.9, 0.9), "tint": 0.0}
+    near, far = (layered_haze(scene(batch=4), seeded(), distance=(d, d), **how) - scene(batch=4) for d in (0.0, 0.5))
+    nearest = [change.abs().amax(dim=1).flatten(1).quantile(0.02, dim=1) for change in (near, far)]
+    assert (nearest[0] < 0.7 * nearest[1]).all()
+    assert nearest[0].mean() < 0.3 * nearest[1].mean()
 
 
 @pytest.mark.parametrize("degrade", [haze, nonhomogeneous_haze, dust])

@@ -43,6 +43,14 @@ def test_farther_water_has_less_contrast_and_at_no_distance_none_is_lost():
     assert spreads[-1] < 0.2 * spreads[0]
 
 
+def test_a_camera_stretches_what_it_sees_in_water_but_not_its_colours_apart():
+    plain, stretched = (underwater(picture(64, 64), seeded(), levels=levels) for levels in (None, (1.0, 1.0)))
+    assert stretched.quantile(0.98) - stretched.quantile(0.02) > 0.9 > plain.quantile(0.98) - plain.quantile(0.02) + 0.1
+    inside = (stretched > 0.02) & (stretched < 0.98)
+    slope = (plain[inside] - plain[inside].mean()) / (stretched[inside] - stretched[inside].mean())
+    assert slope.quantile(0.9) - slope.quantile(0.1) < 0.05 * slope.median()  # one line for all colours
+
+
 def test_a_shadow_darkens_inside_leaves_the_outside_and_is_bluish():
     image = grey(0.7, 96, 96, batch=16)
     ratio = to_linear(shadow(image, seeded(), light=(0.3, 0.3))) / to_linear(image)
