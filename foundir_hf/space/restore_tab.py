@@ -10,7 +10,6 @@ from typing import Any
 
 import gradio as gr
 
-from ..formats.photograph import PhotoError
 from . import markup
 from .desk import Desk, Finished
 from .errors import explain
@@ -33,6 +32,10 @@ _SCROLL = """(...values) => {
 }"""
 
 _LIMITS = f'<p class="fine">{html.escape(IN_WORDS)}</p>'
+_LOOKING = "Looking for what is wrong with it…"
+_LOADING = (
+    "The server has just started and is loading its model. Then it looks for what is wrong with your photo; you need not wait for that."
+)
 _NEXT = '<div class="next"><p>Press <b>Restore</b>: your photo before and after will be here.</p></div>'
 
 
@@ -168,11 +171,8 @@ class RestoreTab:
         if path is None:  # what was told of the last one stays: it may be why there is none
             yield nothing
             return
-        loading = {}
-        if not self.desk.engine.is_ready:
-            loading[self.diagnosis] = gr.update(visible=True, value=markup.note("The server has just started, and loads its model…"))
         # Restore not before it has been read: a click would find no photograph.
-        yield {**nothing, self.notice: gr.update(visible=False), **loading}
+        yield {**nothing, self.notice: gr.update(visible=False)}
         try:
             self.desk.accept(path, visitor)
         except Exception as error:
@@ -185,13 +185,13 @@ class RestoreTab:
             self.examples: gr.update(visible=False),
             self.next: gr.update(visible=True),
             self.restore_button: gr.update(interactive=True),
-            self.diagnosis: gr.update(visible=True, value=markup.note("Looking at it…")),
+            self.diagnosis: gr.update(visible=True, value=markup.note(_LOOKING if self.desk.engine.is_ready else _LOADING)),
             self.expectation: self._expect(request, *settings),
         }
         if (example := next((e for e in EXAMPLES if e.path.name == Path(path).name and _same(e.path, path)), None)) is not None:
             visitor.example = example.task
         try:
-            told_of = markup.diagnosis(*self.desk.diagnose(path))
+            told_of = markup.diagnosis(*self.desk.diagnose(path, visitor))
         except Exception as error:
             told_of = markup.note(explain(error, [path])[1], "bad")
         if visitor.source == path:  # or another photograph has come meanwhile
@@ -248,9 +248,9 @@ class RestoreTab:
         if job.error is not None:
             yield self._failed(job.error, source)
             return
-        yield from self._finished(job.result, settings, visitor, source)
+        yield from self._finished(job.result, settings, visitor)
 
-    def _finished(self, finished: Finished, settings: Any, visitor: Visitor, source: str) -> Iterator[dict[Any, Any]]:
+    def _finished(self, finished: Finished, settings: Any, visitor: Visitor) -> Iterator[dict[Any, Any]]:
         yield {
             **self._cleared(),
             self.status: self.desk.summary(finished),
@@ -263,8 +263,8 @@ class RestoreTab:
             self.expectation: self.desk.expectation(visitor.size, settings) if visitor.size else "",
         }
         try:
-            shown = self.desk.account(finished, source)
-        except (PhotoError, FileNotFoundError):
+            shown = self.desk.account(finished)
+        except FileNotFoundError:
             if finished.file.exists():
                 raise
             return  # the visitor has left, and took the files along
