@@ -54,7 +54,7 @@ def serve(
         page.app.launch(
             server_name=host, server_port=port, inbrowser=open_browser, prevent_thread_lock=True, share=False, **launch_options()
         )
-        if page.app.mcp_server_obj is not None:  # gradio 6.31 cannot hand a tool a list of files
+        if page.app.mcp_server_obj is not None:  # gradio 6.31 makes no list of files of a tool's links
             page.app.mcp_server_obj.tool_to_endpoint.pop("batch", None)
         # After the page is up: it waits for the model, and visitors need not.
         page.engine.start(then=page.desk.warm_up, otherwise=stop.set)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -61,3 +64,18 @@ def test_a_photograph_of_the_page_is_decoded_once_and_before_the_model_is_there(
 def test_a_photograph_that_is_no_longer_there_is_told_as_such(desk):
     with pytest.raises(PhotoError, match="files are deleted after an hour"):
         desk.read("/tmp/hash/photo.png")
+
+
+def test_a_program_s_photograph_leaves_memory_once_it_has_been_answered(desk, photo, tmp_path):
+    photo.save(tmp_path / "photo.png")
+    with desk.visitors.call("session") as visitor:
+        job = desk.begin(str(tmp_path / "photo.png"), Settings(), visitor)
+        with visitor.follows(job):
+            assert job.wait(60)
+        finished = job.outcome()
+        pixels = [weakref.ref(of.pixels) for of in (finished.photo, finished.restored.photo)]
+    file = finished.file
+    del job, finished
+    gc.collect()
+    assert [reference() for reference in pixels] == [None, None]
+    assert file.exists()  # for the program to fetch
