@@ -167,7 +167,7 @@ class Desk:
         seconds = self.engine.expected_seconds(size, settings)
         result = " x ".join(str(round(side * upscale)) for side in size)
         if seconds is None:
-            told = "How long it takes is known after the first photo."
+            told = "How long it takes is known after the first photo here."
         else:
             told = f"Takes about {markup.duration(seconds)} here"
             waiting = self.engine.line.seconds
@@ -193,7 +193,7 @@ class Desk:
         share = max(job.done / job.total, by_time) if job.seconds > 1.5 else job.done / job.total
         # As fast as it has been so far; before the second tile, as fast as photographs were before it.
         left = job.elapsed / job.done * (job.total - job.done) if job.done > 1 else job.seconds - job.elapsed
-        return min(share, 0.97), f"Restoring: {job.done} of {job.total} tile steps, about {markup.duration(left)} left."
+        return min(share, 0.97), f"Restoring: {job.done} of {job.total} steps done, about {markup.duration(left)} left."
 
     def changes(self, finished: Finished) -> str:
         """The path of a picture of where a photograph changed."""
@@ -238,7 +238,7 @@ class Desk:
         """What a visitor is told of a finished photograph."""
         photo = finished.restored.photo
         depth = "floating point" if photo.pixels.dtype.kind == "f" else f"{8 * photo.pixels.dtype.itemsize} bits a channel"
-        when = " (when the server started)" if finished.kept else ""
+        when = " (when the server started: it is one of our examples)" if finished.kept else ""
         text = f"Done in {finished.restored.seconds:.1f} s{when}. {finished.size[0]} x {finished.size[1]} pixels, {depth}."
         return markup.note(text, "good") + "".join(markup.note(f"{line}.") for line in finished.notes)
 

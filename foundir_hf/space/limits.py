@@ -22,7 +22,7 @@ AT_ONCE = 2 * WAITING  # events that gradio lets begin: waiting costs next to no
 
 IN_WORDS = (
     f"JPEG, PNG, WebP, TIFF and more, up to {UPLOAD_MEGABYTES} MB; results up to {MEGAPIXELS} megapixels. "
-    "Your files are deleted when you leave this page, and after an hour."
+    "Your files are deleted when you leave this page, or after an hour."
 )
 
 
