@@ -214,6 +214,7 @@ def _compute(
         with record_stages(pipeline) as account:
             result = restore_photo(pipeline, photo, generator=torch.Generator().manual_seed(SEED), **options)
     finally:
+        del pipeline.progress_bar  # which knows the job, and so its pictures
         pipeline.maybe_free_model_hooks()
     return result, account
 

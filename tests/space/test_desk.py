@@ -77,5 +77,5 @@ def test_a_program_s_photograph_leaves_memory_once_it_has_been_answered(desk, ph
     file = finished.file
     del job, finished
     gc.collect()
-    assert [reference() for reference in pixels] == [None, None]
+    assert all(reference() is None for reference in pixels)
     assert file.exists()  # for the program to fetch
