@@ -135,7 +135,7 @@ def tour(page: Any, shoot: Any) -> None:
         page.locator("#photo input[type=file]").set_input_files(large)
         page.locator("#diagnosis .diagnosis").wait_for()
         page.locator("#restore").click()
-        page.locator("#status").get_by_text("tile steps").wait_for()
+        page.locator("#status").get_by_text("steps done").wait_for()
         shoot("busy")
         page.locator("#cancel").click()
     for tab in ("Batch", "Adapters", "About"):

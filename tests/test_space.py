@@ -55,7 +55,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def server(checkpoint, adapters, tmp_path_factory):
-    """The Space as a process of its own, on a free port: `(address, folder of its temporary files)`."""
+    """The Space as a process of its own, on a free port: `(address, folder of its temporary files, process)`."""
     folder = tmp_path_factory.mktemp("server")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -79,7 +79,7 @@ def server(checkpoint, adapters, tmp_path_factory):
                 alive = process.poll() is None and time.monotonic() < deadline
                 assert alive, (folder / "log").read_text()
                 time.sleep(0.2)
-            yield url, folder
+            yield url, folder, process.pid
         finally:
             process.terminate()
     # After SIGTERM, in the middle of whatever: nothing of anybody's is left.
@@ -185,10 +185,10 @@ def test_the_settings_are_the_command_line_s(page, photo, checkpoint, tmp_path):
     photo.save(tmp_path / "holiday.png")
     upload(page, tmp_path / "holiday.png")
     page.locator("#preset").get_by_text("Fast", exact=True).click()
-    page.locator("#settings").get_by_text("Size, tones").click()
+    page.locator("#settings").get_by_text("More settings").click()
     page.locator("#size").get_by_text("enlarge to a width").click()
     page.locator("#width input").fill("108")
-    page.locator("#tone").get_by_text("off", exact=True).click()
+    page.locator("#tone").get_by_text("Off", exact=True).click()
     page.locator("#format").get_by_text("JPEG", exact=True).click()
     page.locator("#quality input[type=number]").fill("80")
     page.locator("#expectation").get_by_text("108 x 84 pixels").wait_for()
@@ -222,7 +222,7 @@ def test_a_transparent_photo_as_jpeg_says_what_is_lost(page, photo, tmp_path):
     picture.putalpha(128)
     picture.save(tmp_path / "glass.png")
     upload(page, tmp_path / "glass.png")
-    page.locator("#settings").get_by_text("Size, tones").click()
+    page.locator("#settings").get_by_text("More settings").click()
     page.locator("#format").get_by_text("JPEG", exact=True).click()
     page.locator("#restore").click()
     page.locator("#status").get_by_text("JPEG cannot hold its transparency").wait_for()
@@ -298,13 +298,14 @@ def test_the_slider_moves_with_the_mouse(page, photo, tmp_path):
     page.mouse.move(box["x"] + box["width"] * 0.2, place["y"] + place["height"] / 2, steps=5)
     page.mouse.up()
     assert handle.bounding_box()["x"] < at_first - 50
+    page.wait_for_function("() => Number(document.querySelector('#slider [role=slider]').getAttribute('aria-valuenow')) < 45")
 
 
 @pytest.mark.browser
 def test_cancel_stops_the_work_and_the_next_photo_can_be_restored(page, photo, tmp_path):
     upload(page, large(tmp_path / "large.png"))
     page.locator("#restore").click()
-    page.locator("#status").get_by_text("of 18 tile steps").wait_for()
+    page.locator("#status").get_by_text("of 18 steps").wait_for()
     assert page.locator("#restore").is_disabled()
     page.locator("#cancel").click()
     page.locator("#status").get_by_text("Cancelled. Nothing was kept.").wait_for()
@@ -323,7 +324,7 @@ def test_who_leaves_stops_their_work_takes_their_files_along_and_can_come_back(b
     upload(page, large(tmp_path / "leaving.png", seed=1))
     assert "leaving.png" in files_of_visitors(server)
     page.locator("#restore").click()
-    page.locator("#status").get_by_text("of 18 tile steps").wait_for()
+    page.locator("#status").get_by_text("of 18 steps").wait_for()
     page.reload()
     page.locator("#restore").wait_for()
     eventually(lambda: not any("leaving" in name for name in files_of_visitors(server)))
@@ -342,7 +343,7 @@ def test_the_second_visitor_is_told_how_long_it_takes(browser, page, address, ph
     photo.save(tmp_path / "small.png")
     upload(page, tmp_path / "small.png")
     other.locator("#restore").click()
-    other.locator("#status").get_by_text("of 18 tile steps").wait_for()
+    other.locator("#status").get_by_text("of 18 steps").wait_for()
     page.locator("#restore").click()
     page.locator("#status").get_by_text(re.compile(r"Waiting: 1 photo is before yours. It starts in about .+ and takes .+")).wait_for()
     other.context.close()  # with whom the work goes, and the line moves on
@@ -354,6 +355,7 @@ def test_the_second_visitor_is_told_how_long_it_takes(browser, page, address, ph
 def test_without_a_photo_there_is_nothing_to_press(page):
     assert page.locator("#restore").is_disabled()
     assert f"up to {UPLOAD_MEGABYTES} MB; results up to 24 megapixels" in page.locator("#notice").inner_text()
+    page.locator("#examples button").nth(5).wait_for()
     assert page.locator("#examples button").count() == len(EXAMPLES) == 6
 
 
@@ -464,7 +466,7 @@ def test_axe_finds_nothing_that_is_in_the_way_of_anybody(browser, address, schem
     assert page.locator("#examples button").first.get_attribute("aria-label") == "Grain"
     page.locator("#examples button").nth(0).click()
     page.locator("#diagnosis .diagnosis").wait_for()
-    page.locator("#settings").get_by_text("Size, tones").click()
+    page.locator("#settings").get_by_text("More settings").click()
     page.locator("#restore").click()
     page.locator("#slider img").nth(1).wait_for()
     page.locator("#account").get_by_text("What it did").click()
@@ -480,7 +482,7 @@ def test_axe_finds_nothing_that_is_in_the_way_of_anybody(browser, address, schem
 def test_an_adapter_of_the_server_is_chosen_with_its_weight(page, photo, checkpoint, adapters, tmp_path):
     photo.save(tmp_path / "holiday.png")
     upload(page, tmp_path / "holiday.png")
-    page.locator("#settings").get_by_text("Size, tones").click()
+    page.locator("#settings").get_by_text("More settings").click()
     page.locator("#adapters input").click()
     page.get_by_role("option", name="scans").click()
     page.locator("#adapter-weight input[type=number]").fill("0.5")
@@ -583,14 +585,18 @@ def test_language_models_get_two_tools_that_take_an_upload_and_open_nothing_else
             assert "strength" in tools["restore"].inputSchema["properties"]
             assert "request" not in tools["restore"].inputSchema["properties"]
             links = [f"{server[0]}gradio_api/file={path}" for path in (uploaded, "/etc/passwd", f"{server[1]}/log")]
-            answers = [await session.call_tool("restore", {"photo": link, "preset": "fast"}) for link in (*links, server[0])]
+            # More than are kept of an open page: the first caller's result is none of the later ones' business.
+            again = links[:1] * 9
+            answers = [await session.call_tool("restore", {"photo": link, "preset": "fast"}) for link in (*again, *links[1:], server[0])]
             return set(tools), answers
 
     with ThreadPoolExecutor(1) as thread:  # playwright has a loop in this one
-        tools, (good, *bad) = thread.submit(anyio.run, talk).result()
+        tools, answers = thread.submit(anyio.run, talk).result()
+    good, bad = answers[:9], answers[9:]
     assert tools == {"restore", "diagnose"}
-    assert not good.isError, good.content
-    assert "holiday-restored.png" in good.content[0].text
+    addresses = [re.search(r"http\S+holiday-restored\.png", answer.content[0].text)[0] for answer in good]  # pyright: ignore[reportOptionalSubscript]
+    assert len(set(addresses)) == 9
+    assert len({httpx.get(address).raise_for_status().content for address in addresses}) == 1
     assert [answer.content[0].text for answer in bad] == ["Please upload the photo itself; this server fetches nothing from elsewhere."] * 3
 
 
@@ -620,16 +626,25 @@ def test_a_batch_of_a_program_reports_every_photo(client, photo, tmp_path):
         assert "good.png" in zipped.namelist()
 
 
+def resident_megabytes(process: int) -> float:
+    """Memory that a process has."""
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process}/status").read_text())[1]) / 1000  # pyright: ignore[reportOptionalSubscript]
+
+
 def test_many_programs_at_once_each_get_their_own_photo(server, tmp_path):
-    """Fifty visitors, by a few threads of this process: no result is another's, who is refused is told why, and no file stays."""
+    """Fifty visitors, by a few threads of this process: no result is another's, who is refused is told why, no file stays, and memory is
+    that of a few."""
     from gradio_client import Client, handle_file
     from gradio_client.exceptions import AppError
 
+    clients = []
+
     def visit(number: int) -> str:
-        width, height = 24 + number, 96 - number
+        width, height = 640 + number, 480 - number  # 0.9 MB, decoded
         source = tmp_path / f"visitor{number}.png"
         Image.new("RGB", (width, height), (number * 4, 255 - number * 4, 128)).save(source)
         client = Client(server[0], verbose=False, download_files=str(tmp_path / f"of{number}"))
+        clients.append(client)
         try:
             file, _, report = client.predict(photo=handle_file(source), preset="fast", strength=0, api_name="/restore")
             with Image.open(file) as restored:
@@ -638,13 +653,16 @@ def test_many_programs_at_once_each_get_their_own_photo(server, tmp_path):
             return "served"
         except AppError as error:
             return str(error)
-        finally:
-            client.close()
 
     with ThreadPoolExecutor(10) as pool:
-        outcomes = list(pool.map(visit, range(50)))
+        outcomes = list(pool.map(visit, range(15)))  # as many as are there at once, and more
+        early = resident_megabytes(server[2])
+        outcomes += pool.map(visit, range(15, 50))
+    assert resident_megabytes(server[2]) - early < 200
     assert outcomes.count("served") >= 40
     assert all("are waiting already" in told for told in outcomes if told != "served"), outcomes
+    with ThreadPoolExecutor(50) as pool:
+        list(pool.map(Client.close, clients))  # each waits a second for a thread of its own
     eventually(lambda: not any("visitor" in name for name in files_of_visitors(server)))
 
 

@@ -9,6 +9,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -202,16 +203,24 @@ def checkpoint_folder(arguments: argparse.Namespace) -> Path:
         raise UsageError(str(error)) from error
 
 
-def weight_hashes(arguments: argparse.Namespace) -> dict[str, str]:
-    """SHA-256 of the weight files that `--checkpoint` and `--adapter` name; those of an adapter with its weight."""
+def weight_hashes(arguments: argparse.Namespace, known: dict[str, tuple[Path, dict[str, str]]] | None = None) -> dict[str, str]:
+    """SHA-256 of the weight files that `--checkpoint` and `--adapter` name; those of an adapter with its weight. What is `known` of one of
+    these, its folder and the hashes of its files, is not looked for again, and what is found is known afterwards."""
     from ..hub import checkpoint_hashes
+    from ..pipelines.lora_foundir import find_adapter
 
-    hashes = checkpoint_hashes(checkpoint_folder(arguments))
+    known = {} if known is None else known
+
+    def look(name: str, folder_of: Callable[[], Path]) -> tuple[Path, dict[str, str]]:
+        if name not in known:
+            folder = folder_of()
+            known[name] = folder, checkpoint_hashes(folder)
+        return known[name]
+
+    hashes = dict(look(arguments.checkpoint, lambda: checkpoint_folder(arguments))[1])
     for source, weight in map(split_weight, arguments.adapter):
-        from ..pipelines.lora_foundir import find_adapter
-
-        folder = find_adapter(source)
-        hashes |= {f"{folder.name}:{weight:g}/{file}": digest for file, digest in checkpoint_hashes(folder).items()}
+        folder, of_adapter = look(source, partial(find_adapter, source))
+        hashes |= {f"{folder.name}:{weight:g}/{file}": digest for file, digest in of_adapter.items()}
     return hashes
 
 

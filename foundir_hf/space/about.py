@@ -23,6 +23,19 @@ def pictures_of(card: Path) -> list[Path]:
     return sorted(path for path in named if not path.is_absolute() and ".." not in path.parts and (card.parent / path).is_file())
 
 
+def sections(text: str) -> list[tuple[str, str]]:
+    """Markdown, divided at its headings of the second level: those and what is below each; what comes before has an empty one."""
+    parts = [("", "")]
+    is_code = False
+    for line in text.splitlines(keepends=True):
+        is_code ^= line.startswith("```")
+        if line.startswith("## ") and not is_code:
+            parts.append((line[3:].strip(), ""))
+        else:
+            parts[-1] = parts[-1][0], parts[-1][1] + line
+    return parts
+
+
 def for_page(card: Path) -> str:
     """Markdown whose pictures the page can show, if gradio may serve them; one that is not there is its words, links lead to the
     repository."""

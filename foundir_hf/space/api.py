@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -14,6 +15,7 @@ from .errors import told
 from .form import Form
 from .limits import AT_ONCE
 from .uploads import as_uploaded
+from .visitors import Visitor
 
 # What each setting means to a program; in the order of [`check_settings`].
 _SETTINGS = {
@@ -82,15 +84,14 @@ class Api:
             photo: The damaged photo.
             settings: All of them.
         """
-        visitor = self._visitor(photo, request)
-        with told(photo):
+        with self._call(photo, request) as visitor:
             checked = self.form.check(*settings)
             job = self.desk.begin(photo, checked, visitor)
             with visitor.follows(job):
                 for _ in job.watch():
                     progress((job.done, job.total or 1), desc=self.desk.how_far(job)[1])
             finished: Finished = job.outcome()
-            changes = self.desk.changes(finished, photo)
+            changes = self.desk.changes(finished)
         report = {
             "seconds": round(finished.restored.seconds, 3),
             "width": finished.size[0],
@@ -113,8 +114,7 @@ class Api:
             files: Photos, or a zip of them.
             settings: All of them.
         """
-        visitor = self.desk.visitors.of(request.session_hash)
-        with told(*(files or ())):
+        with self.desk.visitors.call(request.session_hash) as visitor, told(*(files or ())):
             work, left_out = self.desk.begin_batch(files, self.form.check(*settings), visitor)
             with visitor.follows(work):
                 for _ in work.watch():
@@ -129,15 +129,15 @@ class Api:
         Args:
             photo: The photo.
         """
-        self._visitor(photo, request)
-        with told(photo):
-            probabilities, size = self.desk.diagnose(photo)
+        with self._call(photo, request) as visitor:
+            probabilities, size = self.desk.diagnose(photo, visitor)
         return {"defects": {name: round(p, 4) for name, p in probabilities.items()}, "width": size[0], "height": size[1]}
 
-    def _visitor(self, photo, request: gr.Request):
-        """Who sent it."""
-        if photo is None:
-            raise gr.Error("`photo` must be an uploaded photo, got none.", title="PhotoError", print_exception=False)
-        visitor = self.desk.visitors.of(request.session_hash)
-        visitor.uploads.add(photo)
-        return visitor
+    @contextmanager
+    def _call(self, photo: str | None, request: gr.Request) -> Iterator[Visitor]:
+        """Who calls, with the photo that they sent."""
+        with self.desk.visitors.call(request.session_hash) as visitor, told(photo):
+            if photo is None:
+                raise gr.Error("`photo` must be an uploaded photo, got none.", title="PhotoError", print_exception=False)
+            visitor.uploads.add(photo)
+            yield visitor

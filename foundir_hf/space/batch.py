@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ class BatchWork(Work):
 
     Args:
         engine: That restores.
-        folder: Of the inputs, in `in` (see [`gather`]), of the outputs and the zip.
+        folder: Of the inputs, in `in` (see [`gather`]), which go one by one, and of the zip.
         settings: For all of them.
 
     Raises:
@@ -69,18 +70,26 @@ class BatchWork(Work):
             self.current.cancel()
 
     def do(self) -> Path:
-        """Restores all of them and packs the zip."""
+        """Restores all of them into the zip; of a photograph nothing else stays, and of a batch that ends in another way nothing at all."""
         settings = {**asdict(self.settings), "seed": SEED}
         batch = Batch(self.plan, lambda: self._restored, settings, write=self._write, limits=PER_PHOTO)
-        for result in batch.run():
-            self.check()
-            self.results.append(result)
         target = self.folder / "restored.zip"
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:  # photographs are compressed already
-            for result in self.results:
-                if result.status == "restored":
-                    archive.write(result.job.target, self.plan.output(result.job))
-            archive.write(self.plan.folder / MANIFEST, MANIFEST)
+        try:
+            with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:  # photographs are compressed already
+                for result in batch.run():
+                    self.check()
+                    if result.status == "restored":
+                        archive.write(result.job.target, self.plan.output(result.job))
+                        result.job.target.unlink()
+                    result.job.source.unlink(missing_ok=True)
+                    self.results.append(result)
+                archive.write(self.plan.folder / MANIFEST, MANIFEST)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+        finally:
+            for folder in (self.folder / "in", self.plan.folder):
+                shutil.rmtree(folder, ignore_errors=True)
         return target
 
     def _plan(self) -> Plan:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .batch import BatchWork
 
 
+_NEXT = markup.waiting("What becomes of each photo will be here, and then the zip.")
+
+
 class BatchTab:
     """Its layout and its events.
 
@@ -43,9 +46,9 @@ class BatchTab:
                     elem_id="files",
                     height=220,
                 )
-                self.restore_button = gr.Button("Restore all", variant="primary", elem_id="restore-all")
+                self.restore_button = gr.Button("Restore all", variant="primary", size="lg", elem_id="restore-all", interactive=False)
             with gr.Column(scale=3, min_width=320, elem_id="batch-result"):
-                self.status = gr.HTML(elem_id="batch-status")
+                self.status = gr.HTML(_NEXT, elem_id="batch-status")
                 self.cancel_button = gr.Button("Cancel", variant="stop", visible=False, elem_id="batch-cancel")
                 self.download = gr.DownloadButton("Download", variant="primary", visible=False, elem_id="batch-download")
         as_uploaded(self.files)
@@ -61,8 +64,20 @@ class BatchTab:
             concurrency_id="work",
             **quiet,
         )
-        self.files.change(lambda: ("", gr.update(visible=False, value=None)), None, [self.status, self.download], queue=False, **quiet)
+        self.files.change(self._files_changed, self.files, outputs, queue=False, **quiet)
         self.cancel_button.click(self._cancel, None, None, queue=False, **quiet)
+
+    def _files_changed(self, request: gr.Request, files: list[str] | None) -> dict[Any, Any]:
+        visitor = self.desk.visitors.of(request.session_hash)
+        before, visitor.files = visitor.files, tuple(files or ())
+        visitor.uploads.update(visitor.files)
+        for upload in set(before) - set(visitor.files):
+            self.desk.visitors.forget(visitor, upload)
+        return {
+            self.status: _NEXT,
+            self.restore_button: gr.update(interactive=bool(files)),
+            self.download: gr.update(visible=False, value=None),
+        }
 
     def _restore(self, request: gr.Request, files: list[str] | None, *values: Any) -> Iterator[dict[Any, Any]]:
         visitor = self.desk.visitors.of(request.session_hash)

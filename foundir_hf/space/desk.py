@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..formats.decoder import Decoder
 from ..formats.photograph import Photo, PhotoError
+from ..formats.reading import read_file
 from . import markup, pictures
 from .engine import Engine, Restored, is_zero_gpu
 from .examples import EXAMPLES
@@ -29,6 +30,7 @@ class Finished:
     """A restoration, as files and facts for the page.
 
     Args:
+        photo: What was restored.
         restored: From the engine.
         file: The download.
         notes: What could not be kept, one line each.
@@ -37,6 +39,7 @@ class Finished:
         kept: Whether it was there already: an example.
     """
 
+    photo: Photo
     restored: Restored
     file: Path
     notes: tuple[str, ...]
@@ -58,6 +61,11 @@ class Desk:
         self.engine, self.visitors = engine, visitors
         self._kept: dict[tuple[str, Settings], Restored] = {}  # of the examples
         self._decoder, self._decoding = Decoder(), threading.Lock()
+
+    def open(self) -> None:
+        """Starts the process that decodes, before the first photograph needs it."""
+        with self._decoding:
+            self._decoder.start()
 
     def close(self) -> None:
         """Ends the process that decodes."""
@@ -82,35 +90,40 @@ class Desk:
     def read(self, path: str) -> Photo:
         """A photograph, decoded in a process of its own, one after the other: what strangers send may hang or crash the libraries.
 
-        First the model is waited for: its thread imports libraries, and two threads at once would find them half done. Raises
-        [`PhotoError`], for what is too large before it is decoded, and `TimeoutError`.
+        The model need not be there yet. Raises [`PhotoError`], for what is too large before it is decoded, and `TimeoutError`.
         """
-        self.engine.wait_until_ready()
-        from ..formats.reading import read_file
-
+        if not Path(path).exists():
+            raise PhotoError("This photo is no longer here: files are deleted after an hour. Please choose it again.")
         data = read_file(path, READING)
         with self._decoding:
             return self._decoder.decode(data, path, READING)
 
+    def photo(self, path: str, visitor: Visitor) -> Photo:
+        """The same of a visitor's photograph, which is decoded already unless others' have taken the memory. Raises what [`read`] does."""
+        known = visitor.decoded
+        return known[1] if known is not None and known[0] == path else self.read(path)
+
     def accept(self, path: str, visitor: Visitor) -> None:
-        """Reads a photograph that was put on the page. Raises [`PhotoError`]."""
+        """Reads a photograph that was put on the page. Raises what [`read`] does."""
         visitor.uploads.add(path)
         photo = self.read(path)
+        self.visitors.remember(visitor, path, photo)
         visitor.source, visitor.shown, visitor.size = path, path, photo.size
         if Path(path).suffix.lower() not in pictures.SHOWN_AS_THEY_ARE:
             visitor.shown = pictures.preview(photo, visitor.room(is_result=False), Path(path).stem)
 
-    def diagnose(self, path: str) -> tuple[dict[str, float], tuple[int, int]]:
-        """Probabilities of defects, the likeliest first, and the photograph's size. Raises [`PhotoError`]."""
-        photo = self.read(path)
+    def diagnose(self, path: str, visitor: Visitor) -> tuple[dict[str, float], tuple[int, int]]:
+        """Probabilities of defects, the likeliest first, and the photograph's size. Raises what [`read`] does."""
+        photo = self.photo(path, visitor)
+        self.engine.wait_until_ready()  # its thread imports libraries, and two threads at once would find them half done
         from ..diagnosis import diagnose
 
         return diagnose(photo.image.convert("RGB")), photo.size
 
     def begin(self, path: str, settings: Settings, visitor: Visitor) -> Job:
-        """Puts a photograph into the line. Raises [`PhotoError`], [`SettingError`], [`LineFullError`]."""
+        """Puts a photograph into the line. Raises what [`read`] does, [`SettingError`], [`LineFullError`]."""
         visitor.uploads.add(path)
-        photo = self.read(path)
+        photo = self.photo(path, visitor)
         check_result(photo.size, settings.upscale(photo.size))
         room, example = visitor.room(), visitor.example if path == visitor.source else None
 
@@ -127,7 +140,7 @@ class Desk:
             job.step()
             size = restored.photo.size
             before, after = pictures.preview(photo, room, "before", size), pictures.preview(restored.photo, room, "after")
-            return Finished(restored, file, (*photo.notes, *notes), before, after, size, kept is not None)
+            return Finished(photo, restored, file, (*photo.notes, *notes), before, after, size, kept is not None)
 
         return Job(self.engine, self.engine.expected_seconds(photo.size, settings) or 1.0, work)
 
@@ -154,7 +167,7 @@ class Desk:
         seconds = self.engine.expected_seconds(size, settings)
         result = " x ".join(str(round(side * upscale)) for side in size)
         if seconds is None:
-            told = "How long it takes is known after the first photo."
+            told = "How long it takes is known after the first photo here."
         else:
             told = f"Takes about {markup.duration(seconds)} here"
             waiting = self.engine.line.seconds
@@ -170,6 +183,8 @@ class Desk:
                 0.0,
                 f"Waiting: {others} before yours. It starts in about {markup.duration(seconds)} and takes {markup.duration(job.seconds)}.",
             )
+        if not self.engine.is_ready:
+            return 0.0, "The server has just started: your photo is next, once the model is loaded…"
         if job.label == "writing":
             return 0.98, "Writing the file at full quality…"
         by_time = min(job.elapsed / max(job.seconds, 0.1), 0.95)
@@ -178,16 +193,16 @@ class Desk:
         share = max(job.done / job.total, by_time) if job.seconds > 1.5 else job.done / job.total
         # As fast as it has been so far; before the second tile, as fast as photographs were before it.
         left = job.elapsed / job.done * (job.total - job.done) if job.done > 1 else job.seconds - job.elapsed
-        return min(share, 0.97), f"Restoring: {job.done} of {job.total} tile steps, about {markup.duration(left)} left."
+        return min(share, 0.97), f"Restoring: {job.done} of {job.total} steps done, about {markup.duration(left)} left."
 
-    def changes(self, finished: Finished, path: str) -> str:
+    def changes(self, finished: Finished) -> str:
         """The path of a picture of where a photograph changed."""
-        return _kept(pictures.changes(self.read(path), finished.restored.photo), finished, "changes.png")
+        return _kept(pictures.changes(finished.photo, finished.restored.photo), finished, "changes.png")
 
-    def account(self, finished: Finished, path: str) -> dict[str, Any]:
+    def account(self, finished: Finished) -> dict[str, Any]:
         """What was done, for the page: paths of the pictures `changes` and `experts`, of the pair `estimate`, and HTML, `crops`,
         `legend` and `curves`; none where there is nothing to show."""
-        photo, account, after = self.read(path), finished.restored.account, finished.restored.photo
+        photo, account, after = finished.photo, finished.restored.account, finished.restored.photo
         estimate = experts = pair = None
         if account.estimate is not None:
             estimate = account.estimate[:, : finished.size[1], : finished.size[0]].permute(1, 2, 0).numpy()
@@ -209,7 +224,7 @@ class Desk:
             curves = markup.curves(self.engine.tone_curves(account.curves))
         crops = _kept(pictures.crops(photo, estimate, after), finished, "crops.png")
         return {
-            "changes": _kept(pictures.changes(photo, after), finished, "changes.png"),
+            "changes": self.changes(finished),
             "experts": experts,
             "legend": legend,
             "curves": curves,
@@ -223,7 +238,7 @@ class Desk:
         """What a visitor is told of a finished photograph."""
         photo = finished.restored.photo
         depth = "floating point" if photo.pixels.dtype.kind == "f" else f"{8 * photo.pixels.dtype.itemsize} bits a channel"
-        when = " (when the server started)" if finished.kept else ""
+        when = " (when the server started: it is one of our examples)" if finished.kept else ""
         text = f"Done in {finished.restored.seconds:.1f} s{when}. {finished.size[0]} x {finished.size[1]} pixels, {depth}."
         return markup.note(text, "good") + "".join(markup.note(f"{line}.") for line in finished.notes)
 

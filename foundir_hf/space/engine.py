@@ -58,7 +58,7 @@ class Engine:
         self.is_closing = False
         self._loading: threading.Thread | None = None
         self._ready, self._seconds = threading.Event(), {}
-        self._hashes: dict[tuple[str, ...], dict[str, str]] = {}
+        self._hashes: dict[str, tuple[Path, dict[str, str]]] = {}  # see `weight_hashes`
 
     def start(self, then: Callable[[], None] = lambda: None, otherwise: Callable[[], None] = lambda: None) -> None:
         """Loads the model in a thread of its own, and then does `then`, or `otherwise` if it cannot be loaded: `failure` says why."""
@@ -138,10 +138,7 @@ class Engine:
                 rate = seconds / _megapixels(result.size)
                 before = self._seconds.get(settings.steps, rate)
                 self._seconds[settings.steps] = (before + rate) / 2
-            key = tuple(arguments.adapter)
-            if key not in self._hashes:
-                self._hashes[key] = weight_hashes(arguments)
-            record = restoration_record(self.checkpoint, self._hashes[key], options, SEED)
+            record = restoration_record(self.checkpoint, weight_hashes(arguments, self._hashes), options, SEED)
             result = result.changed(metadata=with_record(result.metadata, record))
         return Restored(result, seconds, account)
 
@@ -165,10 +162,11 @@ class Engine:
 
     def _load(self) -> None:
         from ..cli.common import pick_device, quiet_libraries
+
+        quiet_libraries()  # before what is imported next has something to say
         from ..diagnosis import load_classifier
         from ..hub import load_pipeline
 
-        quiet_libraries()
         device = "cuda" if is_zero_gpu() else pick_device(self.device)
         # One after the other: two threads that load at once leave torch making weights without memory, for good (accelerate's context
         # for empty weights patches a class, and each thread restores what it found).
@@ -216,6 +214,7 @@ def _compute(
         with record_stages(pipeline) as account:
             result = restore_photo(pipeline, photo, generator=torch.Generator().manual_seed(SEED), **options)
     finally:
+        del pipeline.progress_bar  # which knows the job, and so its pictures
         pipeline.maybe_free_model_hooks()
     return result, account
 
@@ -227,7 +226,8 @@ def _use_adapters(pipeline: FoundIRPipeline, adapters: list[tuple[str, float]]) 
     loaded = {name for names in pipeline.get_list_adapters().values() for name in names}
     weights = {}
     for folder, weight in adapters:
-        name = "page_" + re.sub(r"\W", "_", Path(folder).name)  # a dot would divide the name in two
+        # A dot would divide the name in two; and no two folders have one name, such as `a.b` and `a_b`.
+        name = "page_" + re.sub(r"[\W_]", lambda found: f"_{ord(found[0]):x}_", Path(folder).name)
         weights[name] = weight
         if name not in loaded:
             load_adapter(pipeline, folder, name)

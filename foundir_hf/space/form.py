@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import gradio as gr
@@ -22,36 +23,34 @@ class Form:
 
     def quality(self) -> None:
         """The presets."""
-        self.preset = gr.Radio(
-            [(name.capitalize(), name) for name in PRESETS], value="balanced", label="Quality", elem_id="preset", info=self._measured()
-        )
+        self.preset = gr.Radio(_spoken(PRESETS), value="balanced", label="Quality", elem_id="preset", info=self._measured())
 
     def details(self) -> None:
         """All the rest, closed."""
-        with gr.Accordion("Size, tones, download", open=False, elem_id="settings"):
-            self.size = gr.Radio(list(SIZES), value="keep", label="Size", elem_id="size")
+        with gr.Accordion("More settings: size, tones, download", open=False, elem_id="settings"):
+            self.size = gr.Radio(_spoken(SIZES), value="keep", label="Size", elem_id="size")
             self.factor = gr.Slider(1, 4, value=2, step=0.5, label="Factor", visible=False, elem_id="factor")
             self.width = gr.Number(value=2000, precision=0, label="Width in pixels", visible=False, elem_id="width")
             self.tone = gr.Radio(
-                list(TONES),
+                _spoken(TONES),
                 value="auto",
                 label="Exposure, haze and colour",
-                info="auto: where they are surely wrong; off: never; always: however unsure the model is",
+                info="Mended where they are surely wrong (auto), never (off), or however unsure the model is (always)",
                 elem_id="tone",
             )
             self.strength = gr.Slider(0, 1, value=1, label="Strength", info="0 returns the photo as it is", elem_id="strength")
             self.format = gr.Radio(
-                list(FORMATS), value="as it came", label="Format of the download", info="PNG and TIFF keep 16 bits", elem_id="format"
+                _spoken(FORMATS), value="as it came", label="Format of the download", info="PNG and TIFF keep 16 bits", elem_id="format"
             )
             self.quality_of_file = gr.Slider(
-                0, 100, value=0, step=1, label="Quality of JPEG and WebP", info="0: as finely as it came", elem_id="quality"
+                0, 100, value=0, step=1, label="Quality of a JPEG or WebP", info="0 keeps the quality of your file", elem_id="quality"
             )
             names = self.adapter_names
             self.adapter = gr.Dropdown(
                 list(names),
                 multiselect=True,
                 label="Adapters",
-                info="For one kind of photo, see the tab",
+                info="Each is for one kind of photo: see the tab Adapters",
                 visible=bool(names),
                 elem_id="adapters",
             )
@@ -89,10 +88,14 @@ class Form:
     def _measured(self) -> str:
         """What tells the presets apart, by the model card."""
         psnr = measured(self._card)
-        steps = "Denoising steps: " + ", ".join(f"{name} {count}" for name, count in PRESETS.items()) + "."
-        if not all(count in psnr for count in PRESETS.values()):
-            return steps
-        found = [f"{psnr[count]:.1f}" for count in PRESETS.values()]
-        if len(set(found)) == 1:
-            return f"{steps} Test photos came equally near to their originals with each ({found[0]} dB)."
-        return f"{steps} How near test photos came to their originals: {', '.join(found)} dB (more is nearer)."
+        count = PRESETS["thorough"]
+        stages = f"Fast leaves the second stage out; thorough takes {count} steps of it and so longer."
+        if not all(steps in psnr for steps in PRESETS.values()):
+            return stages
+        found = ", ".join(f"{psnr[steps]:.1f}" for steps in PRESETS.values())
+        return f"{stages} How close test photos came to their originals: {found} dB (more is closer)."
+
+
+def _spoken(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Choices, as people read them and as programs name them."""
+    return [(name[0].upper() + name[1:], name) for name in names]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from .limits import BATCH_MEGABYTES, BATCH_PHOTOS, UPLOAD_MEGABYTES
 
 
 def gather(files: Sequence[str], folder: Path) -> list[str]:
-    """Copies photographs, and those in zips, into `folder`, under names of their own.
+    """Puts photographs, and those in zips, into `folder`, under names of their own.
 
     Args:
         files: As they were uploaded.
@@ -53,7 +54,7 @@ def gather(files: Sequence[str], folder: Path) -> list[str]:
         if not zipfile.is_zipfile(file) or Path(file).suffix.lower() != ".zip":
             target = admit(Path(file).name, Path(file).stat().st_size)
             if target is not None:
-                shutil.copyfile(file, target)
+                _link(Path(file), target)
             continue
         try:
             with zipfile.ZipFile(file) as archive:
@@ -73,6 +74,14 @@ def gather(files: Sequence[str], folder: Path) -> list[str]:
     if not count:
         raise PhotoError(f"There are no photos in it; known are {', '.join(sorted(IMAGE_SUFFIXES))}.")
     return left_out
+
+
+def _link(file: Path, target: Path) -> None:
+    """The same file under another name, which takes no room; where the file system has no such thing, a copy."""
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
 
 
 def _copy(source, sink, size: int) -> None:

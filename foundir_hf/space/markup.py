@@ -13,6 +13,12 @@ from .pictures import EXPERT_COLOURS
 
 # Of the defects, the likeliest; the rest would be noise.
 _SHOWN = 5
+# What an expert of the denoiser looks at.
+EXPERT_WORDS = {
+    "spatial": "compares places of the photo",
+    "channel": "compares features, all of them",
+    "sparse_channel": "compares features, the strongest",
+}
 # What a defect is to somebody who is no engineer.
 WORDS = {
     "noise": "grain, coloured speckles",
@@ -53,6 +59,11 @@ def note(text: str, kind: str = "plain") -> str:
     return f'<p class="note {kind}"{role}>{escape(text)}</p>'
 
 
+def waiting(text: str) -> str:
+    """What is to come, in the place where it will be."""
+    return f'<div class="next"><p>{escape(text)}</p></div>'
+
+
 def diagnosis(probabilities: Mapping[str, float], size: tuple[int, int]) -> str:
     """A bar for every likely or suspected defect."""
     likeliest, highest = next(iter(probabilities.items()))
@@ -90,10 +101,12 @@ def progress(share: float, text: str) -> str:
 def legend(names: Sequence[str], shares: Sequence[float]) -> str:
     """Of the map of experts."""
     entries = [
-        f'<li><i style="background:rgb{colour}"></i>{escape(spoken(name))} <small>{share:.0%} of the work</small></li>'
+        f'<li><i style="background:rgb{colour}"></i>{escape(spoken(name))}, {share:.0%} of the work'
+        f"<small>{escape(EXPERT_WORDS.get(name, ''))}</small></li>"
         for name, share, colour in zip(names, shares, EXPERT_COLOURS[: len(names)], strict=True)
     ]
-    return f'<ul class="legend">{"".join(entries)}</ul>'
+    words = '<p class="fine">The denoiser has three parts, which share the work; the colour says which did most.</p>'
+    return f'{words}<ul class="legend">{"".join(entries)}</ul>'
 
 
 def curves(places: Any) -> str:

@@ -19,6 +19,14 @@
     return true;
   };
 
+  // What a mouse or a finger moved, for who hears where it is.
+  const tell = () => requestAnimationFrame(() => document.querySelectorAll('[role=slider][data-testid=slider]').forEach((handle) => {
+    const box = handle.getBoundingClientRect();
+    const frame = handle.parentElement.getBoundingClientRect();
+    if (frame.width) handle.setAttribute('aria-valuenow', Math.round((100 * (box.left + box.width / 2 - frame.left)) / frame.width));
+  }));
+  ['pointerup', 'touchend'].forEach((type) => window.addEventListener(type, tell));
+
   const mend = () => {
     document.querySelectorAll('#examples .thumbnail-item, button.upload-container').forEach((button) => {
       const text = button.innerText.replace(/\s+/g, ' ').trim();

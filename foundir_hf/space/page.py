@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from .about import REPOSITORY, for_page, pictures_of
+from .about import REPOSITORY, for_page, pictures_of, sections
 from .api import Api
 from .batch_tab import BatchTab
 from .desk import Desk
@@ -58,7 +59,7 @@ def _header() -> None:
     gr.HTML(
         '<header id="header"><div><h1>Restore a damaged photo</h1>'
         "<p>Grain, blur, rain, haze, darkness, compression, or several at once: one model finds out what is wrong "
-        "and mends what it can. You tell it nothing.</p></div>"
+        "and mends what it can. You need not tell it anything.</p></div>"
         f'<img src="data:image/jpeg;base64,{picture}" alt="A photo full of grain, left, and what the model made of it, right"></header>'
     )
 
@@ -68,17 +69,24 @@ def _about(card: Path | None) -> None:
         gr.Markdown(f"The model card is at [{REPOSITORY.removeprefix('https://')}]({REPOSITORY}).", elem_id="about")
         return
     gr.set_static_paths([card.parent / picture for picture in pictures_of(card)])
-    gr.Markdown(for_page(card), elem_id="about")
+    # A chapter at a time: all of it is longer than fifteen screens.
+    (_, intro), *chapters = sections(for_page(card))
+    with gr.Column(elem_id="about"):
+        gr.Markdown(re.sub(r"\]\(#", "](#about-", intro))
+        for title, text in chapters:
+            with gr.Accordion(title, open=False, elem_id=f"about-{re.sub(r'[^a-z0-9]+', '-', title.lower())}"):
+                gr.Markdown(re.sub(r"\]\(#", "](#about-", text))
 
 
 def _adapters(engine: Engine) -> None:
+    gr.HTML("<p>An adapter is a small addition to the model, trained for one kind of photo, such as scans.</p>")
     if not engine.adapter_names:
         gr.HTML(
             "<p>This server offers no adapters. Whoever runs it can: <code>foundir serve --adapters FOLDER</code>, a folder with one "
             "sub-folder for each, as <code>foundir adapt</code> writes them.</p>"
         )
         return
-    gr.HTML("<p>Choose them on the first tab, below the size. They come from a folder of this server; none is taken from a link.</p>")
+    gr.HTML("<p>Choose them on the first tab, under More settings. They come from a folder of this server; none is taken from a link.</p>")
     for name in engine.adapter_names:
         card = Path(engine.adapters or "") / name / "README.md"
         with gr.Accordion(name, open=False):

@@ -10,7 +10,6 @@ from typing import Any
 
 import gradio as gr
 
-from ..formats.photograph import PhotoError
 from . import markup
 from .desk import Desk, Finished
 from .errors import explain
@@ -32,8 +31,14 @@ _SCROLL = """(...values) => {
   return values;
 }"""
 
+_HINT = '<p class="fine">Left of the bar is your photo, right of it the result. Scroll or pinch to look closer.</p>'
 _LIMITS = f'<p class="fine">{html.escape(IN_WORDS)}</p>'
-_NEXT = '<div class="next"><p>Press <b>Restore</b>: your photo before and after will be here.</p></div>'
+_LOOKING = "Looking for what is wrong with it…"
+_LOADING = (
+    "The server has just started and is loading its model. Then it looks for what is wrong with your photo; you need not wait for that."
+)
+_NEXT = markup.waiting("Press Restore: your photo before and after will be here.")
+_FIRST = markup.note("Choose a photo, or one of the examples, to begin.")
 
 
 class RestoreTab:
@@ -64,11 +69,12 @@ class RestoreTab:
             sources=["upload", "clipboard", "webcam"],
             height=270,
             buttons=["fullscreen"],
+            placeholder="Drop a photo here\n- or -\nclick to choose one",
         )
         self.notice = gr.HTML(_LIMITS, elem_id="notice")
         with gr.Column(elem_id="controls"):
             self.form.quality()
-            self.expectation = gr.HTML(elem_id="expectation")
+            self.expectation = gr.HTML(_FIRST, elem_id="expectation")
             self.restore_button = gr.Button("Restore", variant="primary", size="lg", elem_id="restore", interactive=False)
             self.form.details()
 
@@ -95,6 +101,7 @@ class RestoreTab:
             visible=False,
             buttons=["fullscreen"],
         )
+        self.hint = gr.HTML(_HINT, elem_id="hint", visible=False)
         self.download = gr.DownloadButton("Download", variant="primary", visible=False, elem_id="download")
         self.diagnosis = gr.HTML(elem_id="diagnosis", visible=False)
         self.next = gr.HTML(_NEXT, elem_id="next", visible=False)
@@ -104,15 +111,21 @@ class RestoreTab:
             with gr.Row():
                 with gr.Column(min_width=260):
                     self.changes = gr.Image(label="Where and how much it changed", elem_id="changes", **picture)
-                    gr.HTML('<p class="fine">Levels of 255 that a pixel changed by: see the scale below the picture.</p>')
+                    gr.HTML('<p class="fine">Dark stayed as it was, bright changed most; the scale is in levels of 255.</p>')
                 with gr.Column(min_width=260):
                     self.experts = gr.Image(label="Which expert worked where", elem_id="experts", **picture)
                     self.legend = gr.HTML(elem_id="legend")
             with gr.Row():
                 with gr.Column(min_width=260):
                     self.estimate = gr.ImageSlider(
-                        label="First estimate | finished", type="filepath", interactive=False, elem_id="estimate", max_height=480
+                        label="First estimate | finished",
+                        type="filepath",
+                        interactive=False,
+                        elem_id="estimate",
+                        max_height=480,
+                        buttons=["fullscreen"],
                     )
+                    gr.HTML('<p class="fine">Left what the first stage made of it, right after the denoiser and the tone curves.</p>')
                 with gr.Column(min_width=260):
                     self.curves = gr.HTML(elem_id="curves")
 
@@ -124,7 +137,7 @@ class RestoreTab:
         inputs = [self.photo, *form.components]
         account = [self.changes, self.crops, self.estimate, self.curves, self.experts, self.legend]
         shown = [self.photo, self.notice, self.examples, self.diagnosis, self.expectation, self.restore_button, self.cancel_button]
-        outputs = [*shown, self.next, self.status, self.slider, self.download, self.account, *account]
+        outputs = [*shown, self.next, self.status, self.slider, self.hint, self.download, self.account, *account]
         self.photo.change(self._photo_changed, inputs, outputs, concurrency_limit=8, **quiet)
         self.examples.select(self._example_chosen, None, self.photo, **quiet)
         restored = self.restore_button.click(
@@ -139,9 +152,10 @@ class RestoreTab:
     def _cleared(self) -> dict[Any, Any]:
         """No result, no work."""
         return {
-            self.restore_button: gr.update(visible=True, interactive=True),
+            self.restore_button: gr.update(value="Restore", variant="primary", interactive=True),
             self.cancel_button: gr.update(visible=False),
             self.slider: gr.update(visible=False, value=None),
+            self.hint: gr.update(visible=False),
             self.download: gr.update(visible=False, value=None),
             self.account: gr.update(visible=False),
             **dict.fromkeys((self.changes, self.crops, self.estimate, self.curves, self.experts, self.legend)),
@@ -158,21 +172,18 @@ class RestoreTab:
         visitor.source = visitor.shown = visitor.example = visitor.size = None
         nothing = {
             **self._cleared(),
-            self.restore_button: gr.update(interactive=False),
+            self.restore_button: gr.update(value="Restore", variant="primary", interactive=False),
             self.diagnosis: gr.update(visible=False, value=""),
             self.examples: gr.update(visible=True),
             self.next: gr.update(visible=False),
-            self.expectation: "",
+            self.expectation: _FIRST,
             self.status: "",
         }
         if path is None:  # what was told of the last one stays: it may be why there is none
             yield nothing
             return
-        loading = {}
-        if not self.desk.engine.is_ready:
-            loading[self.diagnosis] = gr.update(visible=True, value=markup.note("The server has just started, and loads its model…"))
         # Restore not before it has been read: a click would find no photograph.
-        yield {**nothing, self.notice: gr.update(visible=False), **loading}
+        yield {**nothing, self.notice: gr.update(visible=False)}
         try:
             self.desk.accept(path, visitor)
         except Exception as error:
@@ -185,13 +196,13 @@ class RestoreTab:
             self.examples: gr.update(visible=False),
             self.next: gr.update(visible=True),
             self.restore_button: gr.update(interactive=True),
-            self.diagnosis: gr.update(visible=True, value=markup.note("Looking at it…")),
+            self.diagnosis: gr.update(visible=True, value=markup.note(_LOOKING if self.desk.engine.is_ready else _LOADING)),
             self.expectation: self._expect(request, *settings),
         }
         if (example := next((e for e in EXAMPLES if e.path.name == Path(path).name and _same(e.path, path)), None)) is not None:
             visitor.example = example.task
         try:
-            told_of = markup.diagnosis(*self.desk.diagnose(path))
+            told_of = markup.diagnosis(*self.desk.diagnose(path, visitor))
         except Exception as error:
             told_of = markup.note(explain(error, [path])[1], "bad")
         if visitor.source == path:  # or another photograph has come meanwhile
@@ -207,7 +218,7 @@ class RestoreTab:
     def _expect(self, request: gr.Request, *settings: Any) -> str:
         visitor = self.visitors.of(request.session_hash)
         if visitor.size is None:
-            return ""
+            return _FIRST
         try:
             return self.desk.expectation(visitor.size, self.form.read(*settings))
         except Exception as error:
@@ -229,7 +240,7 @@ class RestoreTab:
         with visitor.follows(job):
             yield {
                 **self._cleared(),
-                self.restore_button: gr.update(interactive=False),
+                self.restore_button: gr.update(value="Restore", variant="primary", interactive=False),
                 self.cancel_button: gr.update(visible=True),
                 self.next: gr.update(visible=False),
                 self.status: markup.progress(*self.desk.how_far(job)),
@@ -248,13 +259,15 @@ class RestoreTab:
         if job.error is not None:
             yield self._failed(job.error, source)
             return
-        yield from self._finished(job.result, settings, visitor, source)
+        yield from self._finished(job.result, settings, visitor)
 
-    def _finished(self, finished: Finished, settings: Any, visitor: Visitor, source: str) -> Iterator[dict[Any, Any]]:
+    def _finished(self, finished: Finished, settings: Any, visitor: Visitor) -> Iterator[dict[Any, Any]]:
         yield {
             **self._cleared(),
             self.status: self.desk.summary(finished),
+            self.restore_button: gr.update(value="Restore again", variant="secondary", interactive=True),  # the download comes first now
             self.slider: gr.update(visible=True, value=(finished.before, finished.after)),
+            self.hint: gr.update(visible=True),
             self.download: gr.update(
                 visible=True,
                 value=str(finished.file),
@@ -263,8 +276,8 @@ class RestoreTab:
             self.expectation: self.desk.expectation(visitor.size, settings) if visitor.size else "",
         }
         try:
-            shown = self.desk.account(finished, source)
-        except (PhotoError, FileNotFoundError):
+            shown = self.desk.account(finished)
+        except FileNotFoundError:
             if finished.file.exists():
                 raise
             return  # the visitor has left, and took the files along

@@ -54,11 +54,13 @@ def serve(
         page.app.launch(
             server_name=host, server_port=port, inbrowser=open_browser, prevent_thread_lock=True, share=False, **launch_options()
         )
-        if page.app.mcp_server_obj is not None:  # gradio 6.31 cannot hand a tool a list of files
+        if page.app.mcp_server_obj is not None:  # gradio 6.31 makes no list of files of a tool's links
             page.app.mcp_server_obj.tool_to_endpoint.pop("batch", None)
         # After the page is up: it waits for the model, and visitors need not.
         page.engine.start(then=page.desk.warm_up, otherwise=stop.set)
-        stop.wait()
+        page.desk.open()
+        while not stop.wait(60):
+            page.visitors.sweep()
         if page.engine.failure is not None:
             raise page.engine.failure
     finally:
@@ -104,5 +106,7 @@ def _page(checkpoint: str, device: str, adapters: str | Path | None, root: Path)
 
     engine = Engine(checkpoint, device, Path(adapters) if adapters else None)
     page = Page(engine, Visitors(root), model_card())
-    page.app.queue(max_size=4 * WAITING, default_concurrency_limit=8)
+    page.visitors.settle()
+    # Calls beside the queue would know no limit.
+    page.app.queue(max_size=4 * WAITING, default_concurrency_limit=8, api_open=False)
     return page

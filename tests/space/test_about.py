@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from foundir_hf.space.about import for_page, model_card, pictures_of
+from foundir_hf.space.about import for_page, model_card, pictures_of, sections
 
 CARD = """---
 license: apache-2.0
@@ -30,3 +30,11 @@ def test_every_picture_of_our_own_card_is_there():
     card = model_card()
     assert card is not None
     assert for_page(card).count("](gradio_api/file=") == len(pictures_of(card)) > 0
+
+
+def test_a_card_is_divided_at_its_headings_and_not_at_comments_of_its_code():
+    text = "# A card\nWords.\n## One\n```sh\n## no heading\n```\n### Below\n## Two\nEnd.\n"
+    parts = sections(text)
+    assert [title for title, _ in parts] == ["", "One", "Two"]
+    assert parts[1][1] == "```sh\n## no heading\n```\n### Below\n"
+    assert text == "".join(f"## {title}\n{below}" if title else below for title, below in parts)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
 from foundir_hf.photo import PhotoError, read_photo
 from foundir_hf.space.desk import Desk
+from foundir_hf.space.engine import Engine
 from foundir_hf.space.errors import explain
+from foundir_hf.space.settings import Settings
 from foundir_hf.space.visitors import Visitors
 
 
@@ -35,3 +40,42 @@ def test_a_photograph_is_decoded_in_a_process_whose_crash_is_one_photograph_s_fa
 def test_a_photograph_that_takes_too_long_is_told_without_an_option_of_the_command_line():
     error = TimeoutError("reading it took longer than 60 seconds (--max-seconds)")
     assert explain(error) == ("PhotoError", "This photo cannot be read here: reading it took longer than 60 seconds.")
+
+
+def test_a_photograph_of_the_page_is_decoded_once_and_before_the_model_is_there(checkpoint, photo, tmp_path, monkeypatch):
+    engine = Engine(str(checkpoint), "cpu")
+    desk, decoded = Desk(engine, Visitors(tmp_path / "visitors")), []
+    read = desk.read
+    monkeypatch.setattr(desk, "read", lambda path: decoded.append(path) or read(path))
+    visitor, path = desk.visitors.of("ann"), str(tmp_path / "photo.png")
+    photo.save(path)
+    desk.accept(path, visitor)
+    job = desk.begin(path, Settings(), visitor)
+    assert "once the model is loaded" in desk.how_far(job)[1]
+    engine.load()
+    assert job.wait(60)
+    finished = job.outcome()
+    assert desk.diagnose(path, visitor)[1] == photo.size
+    assert desk.account(finished)["changes"] == desk.changes(finished)
+    assert decoded == [path]
+    desk.close()
+
+
+def test_a_photograph_that_is_no_longer_there_is_told_as_such(desk):
+    with pytest.raises(PhotoError, match="files are deleted after an hour"):
+        desk.read("/tmp/hash/photo.png")
+
+
+def test_a_program_s_photograph_leaves_memory_once_it_has_been_answered(desk, photo, tmp_path):
+    photo.save(tmp_path / "photo.png")
+    with desk.visitors.call("session") as visitor:
+        job = desk.begin(str(tmp_path / "photo.png"), Settings(), visitor)
+        with visitor.follows(job):
+            assert job.wait(60)
+        finished = job.outcome()
+        pixels = [weakref.ref(of.pixels) for of in (finished.photo, finished.restored.photo)]
+    file = finished.file
+    del job, finished
+    gc.collect()
+    assert all(reference() is None for reference in pixels)
+    assert file.exists()  # for the program to fetch

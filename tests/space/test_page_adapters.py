@@ -40,6 +40,27 @@ def test_bytes_are_those_of_the_command_line_and_the_next_photo_is_restored_with
     assert (tmp_path / "page.png").read_bytes() == (tmp_path / "line.png").read_bytes()
 
 
+def test_adapters_whose_names_differ_in_a_sign_only_are_two(checkpoint, adapters, photo, tmp_path, monkeypatch):
+    import shutil
+
+    from foundir_hf import hub
+
+    for name in ("scans.a", "scans_a"):
+        shutil.copytree(adapters / "scans", tmp_path / name)
+    engine, hashed = Engine(str(checkpoint), "cpu", tmp_path), []
+    hashes = hub.checkpoint_hashes
+    monkeypatch.setattr(hub, "checkpoint_hashes", lambda folder: hashed.append(folder.name) or hashes(folder))
+    engine.load()
+    photo.save(tmp_path / "photo.png")
+    read = read_photo(tmp_path / "photo.png")
+    both, one = (
+        engine.restore(read, Settings(adapters=chosen), lambda done, total: None).photo.pixels
+        for chosen in ((("scans.a", 0.5), ("scans_a", 0.5)), (("scans.a", 0.5),))
+    )
+    assert not np.array_equal(both, one)
+    assert hashed.count("scans.a") == hashed.count("scans_a") == 1  # whatever their weights, and however many photographs
+
+
 @pytest.mark.parametrize("name", ["https://example.com/adapter", "owner/repository", "../scans", "/etc", "notes", "scans/../scans"])
 def test_no_other_is_taken(offering, name):
     form = Form(offering.adapter_names, "")

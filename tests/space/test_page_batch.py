@@ -98,6 +98,8 @@ def test_one_bad_photo_does_not_stop_the_rest_and_bytes_are_the_command_line_s(e
     assert str(tmp_path) not in manifest  # where the server keeps files is nobody's business
     last = {record["output"]: record["status"] for record in map(json.loads, manifest.splitlines())}
     assert last == {"bad.png": "failed", "good.png": "restored", "other.jpg": "restored"}
+    assert [path.name for path in room.iterdir()] == ["restored.zip"]  # which has all that was made
+    assert (tmp_path / "given" / "good.png").exists()
 
 
 def test_a_batch_is_written_in_the_format_that_was_asked_for(engine, photo, tmp_path):
@@ -133,5 +135,5 @@ def test_a_cancelled_batch_stops(engine, tmp_path):
     assert work.wait(120)
     assert isinstance(work.error, StoppedError)
     assert work.result is None
-    assert not list((tmp_path / "room" / "out").glob("*.png"))
+    assert list((tmp_path / "room").iterdir()) == []
     assert engine.line.is_empty

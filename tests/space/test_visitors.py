@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
+import numpy as np
 import pytest
 
+from foundir_hf.formats.photograph import Photo
+from foundir_hf.space import visitors as module
+from foundir_hf.space.limits import CALLS_KEPT, IDLE_SECONDS
 from foundir_hf.space.visitors import Visitors
 from foundir_hf.space.work import StoppedError, Work
 
@@ -99,3 +104,87 @@ def test_closing_deletes_everything(tmp_path):
         (visitors.of(name).room() / "photo.png").write_bytes(b"result")
     visitors.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_calls_of_one_session_share_nothing_and_the_latest_stay_to_be_fetched(tmp_path):
+    """Language models all have one session, which never ends."""
+    visitors, results = Visitors(tmp_path), []
+    for number in range(CALLS_KEPT + 5):
+        with visitors.call("one for all") as visitor:
+            visitor.uploads.add(upload(tmp_path, f"{number}.png"))
+            results.append(visitor.room() / "result.png")
+            results[-1].write_bytes(b"result")
+    assert len({result.parent.parent for result in results}) == len(results)
+    assert [result.exists() for result in results] == [False] * 5 + [True] * CALLS_KEPT
+    assert len(list((tmp_path / "hash").iterdir())) == len(visitors) == CALLS_KEPT
+    with visitors.call("another") as other:
+        visitors.leave("one for all")
+        assert not other.is_gone
+    assert [result for result in results if result.exists()] == []
+    assert len(visitors) == 1
+
+
+def an_hour_ago(*visitors):
+    for visitor in visitors:
+        visitor.seen -= IDLE_SECONDS + 10
+
+
+def test_who_does_nothing_for_an_hour_has_left_and_who_is_served_has_not(tmp_path):
+    visitors = Visitors(tmp_path)
+    idle, busy, recent = (visitors.of(name) for name in ("idle", "busy", "recent"))
+    work = Writing(busy.room())
+    rooms = [visitor.room() for visitor in (idle, recent)]
+    with visitors.call("calling") as calling, busy.follows(work):
+        work.start()
+        an_hour_ago(idle, busy, calling)
+        visitors.sweep()
+        assert [visitor.is_gone for visitor in (idle, busy, calling, recent)] == [True, False, False, False]
+        assert [room.exists() for room in rooms] == [False, True]
+        work.let.set()
+        assert work.wait(10)
+    visitors.sweep()
+    assert not busy.is_gone  # an hour from the end of what was done for them
+    an_hour_ago(busy)
+    visitors.sweep()
+    assert busy.is_gone
+
+
+def test_uploads_that_nobody_claims_go_after_an_hour_and_the_page_s_own_pictures_never(tmp_path):
+    visitors = Visitors(tmp_path)
+    own = tmp_path / "example" / "rain.jpg"
+    own.parent.mkdir()
+    own.write_bytes(b"example")
+    visitors.settle()
+    for folder in ("old", "new", "claimed"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "photo.png").write_bytes(b"photo")
+    visitors.of("ann").uploads |= {str(tmp_path / "claimed" / "photo.png"), str(own)}
+    for folder in ("old", "claimed", "example"):
+        os.utime(tmp_path / folder, (1, 1))
+    visitors.sweep()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["claimed", "example", "new"]
+    visitors.leave("ann")  # who had uploaded one of the examples
+    assert own.read_bytes() == b"example"
+    assert not (tmp_path / "claimed" / "photo.png").exists()
+
+
+def test_finished_work_is_not_kept_for_its_visitor(tmp_path):
+    visitor = Visitors(tmp_path).of("ann")
+    work = Writing(visitor.room())
+    work.let.set()
+    with visitor.follows(work):
+        work.start()
+        assert work.wait(10)
+    assert visitor.begun == []
+    assert visitor.job is None
+
+
+def test_decoded_photographs_take_bounded_memory_and_the_latest_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "DECODED_MEGABYTES", 3)
+    visitors, photo = Visitors(tmp_path), Photo(np.zeros((1000, 1000), np.uint8))
+    people = [visitors.of(name) for name in "abcde"]
+    for person in people:
+        visitors.remember(person, "photo.png", photo)
+    assert [person.decoded is not None for person in people] == [False, False, True, True, True]
+    visitors.remember(people[0], "large.png", Photo(np.zeros((4000, 1000), np.uint8)))
+    assert people[0].decoded is not None  # who has just come is served, whatever it takes
