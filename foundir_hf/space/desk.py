@@ -86,11 +86,8 @@ class Desk:
         [`PhotoError`], for what is too large before it is decoded, and `TimeoutError`.
         """
         self.engine.wait_until_ready()
-        from ..formats.reading import read_file
-
-        data = read_file(path, READING)
         with self._decoding:
-            return self._decoder.decode(data, path, READING)
+            return self._decoder.read(path, READING)
 
     def accept(self, path: str, visitor: Visitor) -> None:
         """Reads a photograph that was put on the page. Raises [`PhotoError`]."""
