@@ -20,6 +20,7 @@ import tifffile
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin
 
 from foundir_hf.formats import resources
+from foundir_hf.formats.exif import parse
 from foundir_hf.formats.limits import Limits
 from foundir_hf.formats.reading import decode_photo
 from foundir_hf.formats.record import read_record, with_record
@@ -559,6 +560,35 @@ def test_a_jpeg_that_claims_more_rows_than_it_has_is_refused(photo, mode, option
         for height in (picture.height + 16, 4 * picture.height):
             with pytest.raises(PhotoError, match=rf"it is truncated: it claims {picture.width} x {height} pixels and holds \d+ of"):
                 decode_photo(data[:place] + struct.pack(">H", height) + data[place + 2 :], "x")
+
+
+def changed_field(data: bytes, tag: int, values: list[int]) -> bytes:
+    """A little-endian TIFF with other numbers in a field that has as many."""
+    changed, structure = bytearray(data), parse(data)
+    found = structure.directory(structure.first)[0][tag]
+    packed = struct.pack(f"<{len(values)}{'H' if found.kind == 3 else 'I'}", *values)
+    assert len(packed) == len(found.data)
+    changed[found.place : found.place + len(packed)] = packed
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("options", "tag", "values", "said"),
+    [
+        ({"tile": (32, 32), "compression": "zlib"}, 257, [224], "6 of the 21 tiles"),  # the height
+        ({"tile": (32, 32)}, 257, [224], "6 of the 21 tiles"),
+        ({"compression": "lzw"}, 257, [224], "1 of the 4 strips"),
+        ({"rowsperstrip": 28, "compression": "zlib"}, 279, [9, 0], "1 of the 2 strips"),  # how long they are
+        ({"rowsperstrip": 28}, 273, [8, 0], "1 of the 2 strips"),  # where they are
+    ],
+)
+def test_a_tiff_that_lacks_strips_or_tiles_is_refused(photo, options, tag, values, said):
+    """What lacks would be black."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.asarray(photo), photometric="rgb", metadata=None, **options)
+    assert np.array_equal(decode_photo(file.getvalue(), "x").pixels, np.asarray(photo))
+    with pytest.raises(PhotoError, match=f"it is truncated: it has {said} of its picture"):
+        decode_photo(changed_field(file.getvalue(), tag, values), "x")
 
 
 def test_a_jpeg_without_dpi_is_given_none(tmp_path, photo):

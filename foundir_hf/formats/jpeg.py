@@ -16,8 +16,7 @@ _LONGEST = 65533  # bytes of a segment behind its length
 LONGEST_PACKET = _LONGEST - len(_XMP)  # of EXIF or XMP in one segment, behind the name in front of it
 _LONGEST_PART = 65000  # of an extension of XMP, behind names and numbers
 _NEXT = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # in compressed data: a marker that does not belong to them
-# Compressed data of no picture in particular, with every restart marker: whichever a decoder waits for, it finds.
-_MORE = b"".join(bytes(range(1, 255, 3)) + bytes([0xFF, 0xD0 + number]) for number in range(8))
+_ANYTHING = bytes(range(1, 255, 3))  # compressed data of no picture in particular
 
 
 @dataclass
@@ -76,7 +75,10 @@ def with_more(data: bytes) -> bytes:
     """A JPEG with more compressed data behind each of its scans: decoders use them only for what the scan lacks."""
     parts, place = [], 0
     for end in segments(data).ends:
-        parts += [data[place:end], _MORE]
+        restarts = [data.rfind(bytes([0xFF, 0xD0 + number]), place, end) for number in range(8)]
+        following = restarts.index(max(restarts)) + 1 if max(restarts) >= 0 else 0
+        more = (_ANYTHING + bytes([0xFF, 0xD0 + (following + number) % 8]) for number in range(8))
+        parts += [data[place:end], *more]
         place = end
     return b"".join([*parts, data[place:]])
 
