@@ -82,7 +82,7 @@ def _check_chain(data: bytes) -> None:
 
 def _check_is_whole(page: tifffile.TiffPage) -> None:
     """Raises [`PhotoError`] if strips or tiles are missing, which tifffile would fill with black."""
-    there = sum(place > 0 and size > 0 for place, size in zip(page.dataoffsets, page.databytecounts, strict=False))
+    there = sum(least > 0 for least in map(min, page.dataoffsets, page.databytecounts))
     parts = math.prod(page.chunked)
     if there < parts:
         raise PhotoError(f"it is truncated: it has {there} of the {parts} {'tiles' if page.is_tiled else 'strips'} of its picture")
