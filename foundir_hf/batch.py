@@ -129,9 +129,15 @@ class Batch:
 
     def run(self) -> Iterator[Result]:
         """Restores; yields each photograph's result once its file is whole and the manifest has it. Raises `OSError` without a manifest."""
-        if not self._seems_done:  # or else perhaps nothing is to be restored; a manifest is there then
-            self.decoder.start()  # it imports its libraries meanwhile
-            _ = self.restore
+        try:
+            if not self._seems_done:  # or else perhaps nothing is to be restored; a manifest is there then
+                self.decoder.start()  # it imports its libraries meanwhile
+                _ = self.restore
+            yield from self._run()
+        finally:  # whatever raises, the model's loading too
+            self._end_decoder()
+
+    def _run(self) -> Iterator[Result]:
         todo, stop = deque(self.plan.jobs), threading.Event()
         manifest = Manifest(self.plan.folder) if self.records is None else Manifest(None, self.records)
         with manifest, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
@@ -158,7 +164,7 @@ class Batch:
                 yield from _results(behind)
             finally:
                 stop.set()  # the reader may be waiting for another process
-                self._end_decoder()
+                self._end_decoder()  # or for this one
 
     def preview(self) -> Iterator[Result]:
         """What [`run`] would do now; writes nothing."""

@@ -384,7 +384,7 @@ def test_info_of_a_photograph_tells_what_its_file_holds(run, photos):
     code, _, err = run("info", photos / "nowhere.png")
     assert (code, err) == (2, f"foundir: {photos / 'nowhere.png'}: no such file.\n")
     code, out, err = run("info", photos / "nowhere.png", photos / "one.png")  # the others are shown
-    assert (code, err) == (1, f"foundir: {photos / 'nowhere.png'}: no such file.\n")
+    assert (code, err) == (1, f"foundir: {photos / 'nowhere.png'}: no such file.\nfoundir: 1 of 2 photographs could not be read.\n")
     assert "RGB, 8 bits" in out
 
 

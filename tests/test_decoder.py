@@ -9,10 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from foundir_hf.batch import Batch
+from foundir_hf.cli import main
 from foundir_hf.formats.decoder import Decoder
 from foundir_hf.formats.limits import Limits
 from foundir_hf.formats.reading import decode_photo
 from foundir_hf.photo import Metadata, Photo, PhotoError, encode_photo
+from foundir_hf.plan import plan_photos
 
 METADATA = Metadata(
     exif=b"II*\0\x08\0\0\0" + bytes(6),
@@ -67,3 +70,27 @@ def test_a_hang_is_stopped_and_a_crash_told_and_the_next_is_decoded(photo, capfd
         assert decoder.decode(data, "x").size == photo.size
     assert process.returncode is not None
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_batch_whose_model_cannot_be_loaded_leaves_no_process(photo, tmp_path):
+    photo.save(tmp_path / "one.png")
+
+    def load():
+        raise ValueError("no such checkpoint")
+
+    batch = Batch(plan_photos([tmp_path / "one.png"], tmp_path / "out"), load, {})
+    process = batch.decoder.start()
+    with pytest.raises(ValueError, match="no such checkpoint"):
+        list(batch.run())
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("verb", [("diagnose",), ("degrade", "--task", "night_rain", "-o", "x.png"), ("info",)])
+def test_verbs_that_look_at_photographs_have_them_decoded_there(photo, tmp_path, monkeypatch, capsys, verb):
+    """Where nothing is decoded in this process, they find their photograph all the same."""
+    monkeypatch.chdir(tmp_path)
+    photo.save("one.png")
+    monkeypatch.setattr("foundir_hf.formats.reading.decode_photo", None)
+    assert main([verb[0], "one.png", *verb[1:]]) == 0
+    assert main([verb[0], "one.png", *verb[1:], "--max-seconds", "0", *(["--overwrite"] if verb[0] == "degrade" else [])]) == 2
+    assert capsys.readouterr().err == "foundir: one.png: reading it took longer than 0 seconds (--max-seconds).\n"

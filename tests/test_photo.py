@@ -20,7 +20,9 @@ import tifffile
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin
 
 from foundir_hf.formats import resources
+from foundir_hf.formats.exif import parse
 from foundir_hf.formats.limits import Limits
+from foundir_hf.formats.reading import decode_photo
 from foundir_hf.formats.record import read_record, with_record
 from foundir_hf.formats.xmp import edited
 from foundir_hf.photo import WRITERS, Metadata, Photo, PhotoError, read_photo, restore_photo, write_photo
@@ -545,15 +547,48 @@ def test_segments_of_a_jpeg_are_kept_or_told(tmp_path, photo):
     assert read_photo(tmp_path / "nowhere.jpg").metadata.segments == ()
 
 
-def test_a_jpeg_that_claims_much_more_than_it_has_is_refused(tmp_path, photo):
-    flat = Image.new("RGB", (2000, 1000))  # as few bytes as there can be
-    flat.save(tmp_path / "flat.jpg", optimize=True, quality=1)
-    assert read_photo(tmp_path / "flat.jpg").size == (2000, 1000)
-    data = jpeg_with(photo)
-    place = data.index(b"\xff\xc0") + 5
-    (tmp_path / "tall.jpg").write_bytes(data[:place] + struct.pack(">HH", 9000, 9000) + data[place + 4 :])
-    with pytest.raises(PhotoError, match="bytes for 9000 x 9000 pixels"):
-        read_photo(tmp_path / "tall.jpg")
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"subsampling": 2, "restart_marker_blocks": 5}])
+def test_a_jpeg_that_claims_more_rows_than_it_has_is_refused(photo, mode, options):
+    """What lacks would be grey; what is grey may be so."""
+    for picture in (photo, Image.new("RGB", (203, 151), (128, 128, 128))):
+        encoded = io.BytesIO()
+        picture.convert(mode).save(encoded, "JPEG", **options)
+        data = encoded.getvalue()
+        assert decode_photo(data, "x").size == picture.size
+        place = data.index(b"\xff\xc2" if "progressive" in options else b"\xff\xc0") + 5
+        for height in (picture.height + 16, 4 * picture.height):
+            with pytest.raises(PhotoError, match=rf"it is truncated: it claims {picture.width} x {height} pixels and holds \d+ of"):
+                decode_photo(data[:place] + struct.pack(">H", height) + data[place + 2 :], "x")
+
+
+def changed_field(data: bytes, tag: int, values: list[int]) -> bytes:
+    """A little-endian TIFF with other numbers in a field that has as many."""
+    changed, structure = bytearray(data), parse(data)
+    found = structure.directory(structure.first)[0][tag]
+    packed = struct.pack(f"<{len(values)}{'H' if found.kind == 3 else 'I'}", *values)
+    assert len(packed) == len(found.data)
+    changed[found.place : found.place + len(packed)] = packed
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("options", "tag", "values", "said"),
+    [
+        ({"tile": (32, 32), "compression": "zlib"}, 257, [224], "6 of the 21 tiles"),  # the height
+        ({"tile": (32, 32)}, 257, [224], "6 of the 21 tiles"),
+        ({"compression": "lzw"}, 257, [224], "1 of the 4 strips"),
+        ({"rowsperstrip": 28, "compression": "zlib"}, 279, [9, 0], "1 of the 2 strips"),  # how long they are
+        ({"rowsperstrip": 28}, 273, [8, 0], "1 of the 2 strips"),  # where they are
+    ],
+)
+def test_a_tiff_that_lacks_strips_or_tiles_is_refused(photo, options, tag, values, said):
+    """What lacks would be black."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.asarray(photo), photometric="rgb", metadata=None, **options)
+    assert np.array_equal(decode_photo(file.getvalue(), "x").pixels, np.asarray(photo))
+    with pytest.raises(PhotoError, match=f"it is truncated: it has {said} of its picture"):
+        decode_photo(changed_field(file.getvalue(), tag, values), "x")
 
 
 def test_a_jpeg_without_dpi_is_given_none(tmp_path, photo):

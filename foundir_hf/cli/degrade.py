@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import UsageError, check_writable, whole
+from .common import UsageError, check_writable, limit_options, limits, whole
+from .photographs import photographs
 
 SEED_HELP = "decides the damage, together with the file's name: renaming the photograph changes it (default: 0)"
 
 
 def add_parser(commands) -> None:
     """Adds the verb to the command line."""
-    parser = commands.add_parser("degrade", help="damage a photograph as a sub-task does")
+    parser = commands.add_parser("degrade", parents=[limit_options()], help="damage a photograph as a sub-task does")
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument("--task", required=True, metavar="NAME", help="a name that `foundir tasks` lists")
     parser.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, help=SEED_HELP)
@@ -35,14 +36,14 @@ def run(arguments: argparse.Namespace) -> None:
 
     from ..data.tasks import get_task
     from ..evaluation.damage import degrade_image
-    from ..photo import PhotoError, read_photo, write_photo
+    from ..photo import PhotoError, write_photo
 
     try:
         task = get_task(arguments.task)
     except ValueError as error:
         raise UsageError(str(error).replace("`task`", "`--task`")) from error
     try:
-        photo = read_photo(arguments.image)
+        ((_, photo),) = photographs([arguments.image], limits(arguments))
         degraded = degrade_image(np.asarray(photo.image.convert("RGB")), task, arguments.image.name, arguments.seed)
         image = Image.fromarray(degraded).convert(photo.image.mode)  # a grey profile describes grey pixels only
         write_photo(photo.changed(pixels=np.asarray(image)), arguments.output)

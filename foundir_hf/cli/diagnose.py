@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
-from .common import UsageError, limit_options, limits, quiet_libraries, some_path
+from .common import UsageError, limit_options, limits, one_line, quiet_libraries, some_path
+from .photographs import photographs
 from .results import tell_passed_over
 
 # A photograph has a defect from here on; weaker suspicions down to the other are shown below those.
@@ -31,29 +31,19 @@ def run(arguments: argparse.Namespace) -> None:
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     quiet_libraries()
-    paths, allowed = list(found.photos), limits(arguments)
     from ..diagnosis import diagnose, load_classifier
-    from ..photo import PhotoError, read_photo
 
-    classifier = load_classifier()
-    diagnoses, failures = {}, []
-    for path in paths:
-        try:
-            photo = read_photo(path, allowed)
-        except PhotoError as error:  # one bad photograph must not stop the others
-            failures.append(str(error))
-            if len(paths) > 1:
-                print(f"foundir: {error}", file=sys.stderr)
-            continue
-        diagnoses[str(path)] = diagnose(photo.image, classifier)
-        if not arguments.json:
-            print(to_table(str(path), diagnoses[str(path)]))
-    if arguments.json and diagnoses:
-        rounded = {path: {defect: round(p, 4) for defect, p in diagnosis.items()} for path, diagnosis in diagnoses.items()}
-        print(json.dumps(rounded, indent=1))
-    tell_passed_over(found.passed_over)
-    if failures:
-        raise UsageError(failures[0] if len(paths) == 1 else f"{len(failures)} of {len(paths)} photographs could not be read.")
+    classifier, diagnoses = load_classifier(), {}
+    try:
+        for path, photo in photographs(list(found.photos), limits(arguments)):
+            diagnoses[str(path)] = diagnose(photo.image, classifier)
+            if not arguments.json:
+                print(to_table(one_line(str(path)), diagnoses[str(path)]))
+    finally:
+        if arguments.json and diagnoses:
+            rounded = {path: {defect: round(p, 4) for defect, p in diagnosis.items()} for path, diagnosis in diagnoses.items()}
+            print(json.dumps(rounded, indent=1))
+        tell_passed_over(found.passed_over)
 
 
 def to_table(name: str, diagnosis: dict[str, float]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from .common import UsageError, WorkError, checkpoint_folder, load, model_options, one_line, pick_device
+from .common import checkpoint_folder, limit_options, limits, load, model_options, one_line, pick_device
+from .photographs import photographs
 
 if TYPE_CHECKING:
     from ..formats.photograph import Photo
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def add_parser(commands) -> None:
     """Adds the verb to the command line."""
-    parser = commands.add_parser("info", parents=[model_options()], help="show checkpoint, sizes, hashes and device, or a photograph")
+    parser = commands.add_parser(
+        "info", parents=[model_options(), limit_options()], help="show checkpoint, sizes, hashes and device, or a photograph"
+    )
     parser.add_argument("photographs", nargs="*", type=Path, metavar="FILE", help="show what this file holds, and what was done to it")
     parser.set_defaults(run=run, checks_first=True)
 
@@ -24,7 +26,8 @@ def add_parser(commands) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Prints the facts."""
     if arguments.photographs:
-        show_photographs(arguments.photographs)
+        for path, photo in photographs(arguments.photographs, limits(arguments)):
+            show_photograph(path, photo)
         return
     from ..hub import checkpoint_hashes
 
@@ -42,28 +45,6 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{'total':<12} {total:,} parameters, {size / 1e6:.1f} MB on disk\n{'scheduler':<12} {type(pipeline.scheduler).__name__}")
     for name, digest in checkpoint_hashes(folder).items():
         print(f"sha256       {digest}  {name}")
-
-
-def show_photographs(paths: list[Path]) -> None:
-    """Prints what photographs' files hold; one that cannot be read is told, and the others are shown.
-
-    Raises [`WorkError`] if one was told, [`UsageError`] if none was shown.
-    """
-    from ..formats.decoder import Decoder
-    from ..formats.photograph import PhotoError
-    from ..formats.reading import read_file
-
-    failed = []
-    with Decoder() as decoder:
-        for path in paths:
-            try:
-                show_photograph(path, decoder.decode(read_file(path), path))
-            except (PhotoError, TimeoutError, MemoryError) as error:
-                failed.append(str(error) or f"{path}: out of memory.")
-    for error in failed[:-1]:
-        print(f"foundir: {one_line(error)}", file=sys.stderr)
-    if failed:
-        raise (UsageError if len(failed) == len(paths) else WorkError)(failed[-1])
 
 
 def show_photograph(path: Path, photo: Photo) -> None:

@@ -60,6 +60,13 @@ class Decoder:
                 with contextlib.suppress(OSError):  # what was not written yet has nobody to read it
                     pipe.close()  # pyright: ignore[reportOptionalMemberAccess]
 
+    def read(self, path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Photo:
+        """A photograph from its file, which is read here. Raises what [`decode`] does."""
+        from .reading import read_file
+
+        self.start()  # it imports its libraries meanwhile
+        return self.decode(read_file(path, limits), path, limits)
+
     def decode(self, data: bytes, path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Photo:
         """A photograph from the bytes of its file, which messages call `path`.
 

@@ -7,16 +7,16 @@ import struct
 from dataclasses import dataclass, field
 
 from . import xmp
-from .photograph import Metadata, PhotoError
+from .photograph import Metadata
 
 _SCAN, _END, _COMMENT = 0xDA, 0xD9, 0xFE
-_SEQUENTIAL = frozenset({0xC0, 0xC1})  # frames of baseline and extended JPEGs with Huffman's codes
 _EXIF, _XMP, _EXTENSION = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 _PROFILE, _RESOURCES, _SECOND, _SEAL = b"ICC_PROFILE\0", b"Photoshop 3.0\0", b"MPF\0", b"JP"
 _LONGEST = 65533  # bytes of a segment behind its length
 LONGEST_PACKET = _LONGEST - len(_XMP)  # of EXIF or XMP in one segment, behind the name in front of it
 _LONGEST_PART = 65000  # of an extension of XMP, behind names and numbers
 _NEXT = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # in compressed data: a marker that does not belong to them
+_ANYTHING = bytes(range(1, 255, 3))  # compressed data of no picture in particular
 
 
 @dataclass
@@ -25,22 +25,27 @@ class Segments:
 
     Args:
         found: `(marker, content)` in front of the picture, in order.
+        ends: Where the compressed data of each scan end.
         behind: Where the picture ends; none if it does not.
     """
 
     found: list[tuple[int, bytes]] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
     behind: int | None = None
 
 
 def segments(data: bytes) -> Segments:
     """The segments of a JPEG. Ends where it cannot be followed, as decoders do."""
-    result, place, scanned = Segments(), 2, False
+    result, place, scanned, in_scan = Segments(), 2, False, False
     while place + 2 <= len(data):
         if scanned:
             found = _NEXT.search(data, place)
             if found is None:
                 return result
             place = found.start()
+            if in_scan:
+                result.ends.append(place)
+                in_scan = False
         if data[place] != 0xFF:  # garbage, which decoders pass by
             place = data.find(b"\xff", place)
             if place < 0:
@@ -60,25 +65,22 @@ def segments(data: bytes) -> Segments:
                 return result
             if not scanned:
                 result.found.append((marker, data[place + 4 : place + 2 + length]))
-            scanned |= marker == _SCAN
+            in_scan = marker == _SCAN
+            scanned |= in_scan
             place += 2 + length
     return result
 
 
-def check_frame(data: bytes) -> None:
-    """Raises [`PhotoError`] if there are too few bytes for the picture that a JPEG claims: decoders would fill the rest with grey.
-
-    A block of 8 x 8 takes two bits at least, unless the JPEG is progressive or arithmetically coded.
-    """
-    for marker, content in segments(data).found:
-        if marker not in _SEQUENTIAL or len(content) < 6 or len(content) < 6 + 3 * content[5]:
-            continue
-        height, width = struct.unpack_from(">HH", content, 1)
-        factors = [divmod(content[7 + 3 * number], 16) for number in range(content[5])]
-        most = [max(1, *factor) for factor in zip(*factors, strict=True)] if factors else [1, 1]
-        blocks = sum((width * across // most[0] // 8) * (height * down // most[1] // 8) for across, down in factors)
-        if 8 * len(data) < 2 * blocks:
-            raise PhotoError(f"it is truncated: it has {len(data)} bytes for {width} x {height} pixels")
+def with_more(data: bytes) -> bytes:
+    """A JPEG with more compressed data behind each of its scans: decoders use them only for what the scan lacks."""
+    parts, place = [], 0
+    for end in segments(data).ends:
+        restarts = [data.rfind(bytes([0xFF, 0xD0 + number]), place, end) for number in range(8)]
+        following = restarts.index(max(restarts)) + 1 if max(restarts) >= 0 else 0
+        more = (_ANYTHING + bytes([0xFF, 0xD0 + (following + number) % 8]) for number in range(8))
+        parts += [data[place:end], *more]
+        place = end
+    return b"".join([*parts, data[place:]])
 
 
 def read_metadata(data: bytes) -> tuple[Metadata, tuple[str, ...]]:

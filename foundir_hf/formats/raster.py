@@ -62,9 +62,9 @@ def read(data: bytes, limits: Limits) -> Photo:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # an MPO's first frame is the photograph
                 raise PhotoError(f"has {frames} frames; only still photographs can be restored.")
-            if isinstance(image, JpegImagePlugin.JpegImageFile):
-                jpeg.check_frame(data)
             image.load()
+            if isinstance(image, JpegImagePlugin.JpegImageFile):
+                _check_is_whole(data, np.asarray(image), limits)
             converted: list[str] = []
             pixels, alpha = _numbers(image, converted)
             metadata, quantization, kind = _metadata(image), None, image.format or ""
@@ -78,6 +78,20 @@ def read(data: bytes, limits: Limits) -> Photo:
             if image.mode == "CMYK":  # it would misread the RGB that is written
                 metadata = replace(metadata, icc_profile=None)
             return Photo(pixels, alpha, metadata, (kind, data), quantization, (*notes, *converted))
+
+
+def _check_is_whole(data: bytes, pixels: np.ndarray, limits: Limits) -> None:
+    """Raises [`PhotoError`] if a JPEG holds less than the picture that it claims: libjpeg fills the rest with grey, and says nothing.
+
+    Where it ends in such grey, it is decoded again with more data: only the pixels that it lacks become others.
+    """
+    height, width = pixels.shape[:2]
+    if pixels[-1, -1].min() < 127 or pixels[-1, -1].max() > 128:
+        return
+    with open_picture(io.BytesIO(jpeg.with_more(data)), limits) as image:
+        changed = (np.asarray(image) != pixels).reshape(height, -1).any(axis=1)
+    if changed.any():
+        raise PhotoError(f"it is truncated: it claims {width} x {height} pixels and holds {changed.argmax()} of these rows")
 
 
 def _metadata(image: PIL.Image.Image) -> Metadata:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import struct
 
 import numpy as np
@@ -42,6 +43,8 @@ def read(data: bytes, limits: Limits) -> Photo:
             limits.check_pixels(page.tilewidth, page.tilelength)
         if page.nbytes > limits.megapixels * 1e6 * _MOST_A_PIXEL:
             raise PhotoError(f"it has {page.nbytes / 1e6:.0f} megabytes of numbers for {page.imagewidth} x {page.imagelength} pixels")
+        if not page.is_contiguous:
+            _check_is_whole(page)
         pixels, alpha = _light(page, notes)
         tags = {tag.code: tag.value for tag in page.tags.values()}
         dpi = _dpi(page)
@@ -75,6 +78,14 @@ def _check_chain(data: bytes) -> None:
         if len(seen) > _MOST_PAGES:
             raise PhotoError(f"has more than {_MOST_PAGES} frames; only still photographs can be restored.")
         place = structure.number(structure.directory(place)[1], 8 if structure.big else 4)
+
+
+def _check_is_whole(page: tifffile.TiffPage) -> None:
+    """Raises [`PhotoError`] if strips or tiles are missing, which tifffile would fill with black."""
+    there = sum(least > 0 for least in map(min, page.dataoffsets, page.databytecounts))
+    parts = math.prod(page.chunked)
+    if there < parts:
+        raise PhotoError(f"it is truncated: it has {there} of the {parts} {'tiles' if page.is_tiled else 'strips'} of its picture")
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -11,7 +11,6 @@ from PIL import Image
 
 from ..formats.decoder import Decoder
 from ..formats.photograph import Photo, PhotoError
-from ..formats.reading import read_file
 from . import markup, pictures
 from .engine import Engine, Restored, is_zero_gpu
 from .examples import EXAMPLES
@@ -94,9 +93,8 @@ class Desk:
         """
         if not Path(path).exists():
             raise PhotoError("This photo is no longer here: files are deleted after an hour. Please choose it again.")
-        data = read_file(path, READING)
         with self._decoding:
-            return self._decoder.decode(data, path, READING)
+            return self._decoder.read(path, READING)
 
     def photo(self, path: str, visitor: Visitor) -> Photo:
         """The same of a visitor's photograph, which is decoded already unless others' have taken the memory. Raises what [`read`] does."""
