@@ -239,8 +239,8 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
 
         Args:
             image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, or a list of them): Degraded images. Arrays are `(height, width, 3)`,
-                `uint8` or floating point in [0, 1], with a leading batch axis or without; tensors are `(3, height, width)` in [0, 1],
-                with a leading batch axis or without. Images of a list may differ in size; each gives what it gives alone.
+                `uint8`, `uint16` or floating point in [0, 1], with a leading batch axis or without; tensors are `(3, height, width)` in
+                [0, 1], with a leading batch axis or without. Images of a list may differ in size; each gives what it gives alone.
             prompt, negative_prompt (`str` or `list[str]`, *optional*): What the pictures show, one for all or one for each image. Needs a
                 checkpoint with text encoders.
             upscale (`float`, *optional*, defaults to 1.0): Factor in [1, 8]; the result is exactly `round(side * upscale)`.
@@ -327,11 +327,11 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         for index, pixels in enumerate(images):
             if state is not None:
                 generator.set_state(state)
-            enlarged = enlarge(pixels, float(upscale))
+            enlarged = pixels if upscale == 1 else enlarge(_light(pixels), float(upscale))
             for result in range(index * num_images_per_prompt, (index + 1) * num_images_per_prompt):
                 # A copy where nothing is to be done: never the caller's own.
                 if not settings.latents_only and (strength == 0 or self.interrupt):
-                    restored.append(enlarged.clone())
+                    restored.append(_light(enlarged).clone())
                     continue
                 picture = self.restore(
                     enlarged,
@@ -344,8 +344,8 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
                     restored.append(picture)
                     continue
                 if color_fix is not None:
-                    picture = COLOR_FIXES[color_fix](picture, enlarged).clamp_(0, 1)
-                restored.append(picture if strength == 1 else torch.lerp(enlarged, picture, float(strength)))
+                    picture = COLOR_FIXES[color_fix](picture, _light(enlarged)).clamp_(0, 1)
+                restored.append(picture if strength == 1 else torch.lerp(_light(enlarged), picture, float(strength)))
         self.maybe_free_model_hooks()
 
         # 4. Hand out.
@@ -457,7 +457,11 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         generator: torch.Generator | None,
         noise: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The whole way of one image, `(1, 3, height, width)` in [0, 1] on the CPU, and back; every stage but the last works in tiles."""
+        """The whole way of one image, `(1, 3, height, width)` on the CPU, and back, in [0, 1]; every stage but the last works in tiles.
+
+        Beside `pixels`, which may be of 8 or 16 bits, there is one buffer in single precision of the image's size: the estimate, over which
+        the decoded image is written, bent by the tone curves and handed out.
+        """
         scale, tile_size = self.latent_scale_factor, settings.tile_size
         height, width = pixels.shape[2:]
         rows, columns = (-(-side // self.size_multiple) * self.size_multiple // scale for side in (height, width))
@@ -465,7 +469,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         passes = 1 if settings.num_inference_steps == 0 else settings.num_inference_steps + 2
         with self.progress_bar(total=len(grid) * passes) as bar:
             estimate, lq_hidden_states = self.encode_lq(pixels, grid, bar)
-            image, latents = estimate, None
+            latents = None
             if settings.num_inference_steps:
                 latents = self.denoise(estimate, lq_hidden_states, conditioning, settings, grid, pixels.shape, generator, noise, bar)
             del lq_hidden_states
@@ -475,22 +479,22 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
                 encoded = self.encode_estimate(estimate, grid)
                 return encoded if latents is None else latents + encoded
             if latents is not None:
-                image = self.decode_latents(latents, estimate, grid, settings.fidelity, bar)
-        del estimate
-        image = image[..., :height, :width]
+                self.decode_latents(latents, estimate, grid, settings.fidelity, bar)
+            del latents
+        image = estimate[..., :height, :width]
         if self.tone is not None and settings.tone != "off":
             curves = self.tone(_to_module(self.tone.thumbnail(image), self.tone, self._execution_device), settings.tone)
             if curves.any():  # a shut gate changes nothing
-                image = self.tone.apply_curves(image, curves.to(image.device))
+                self.tone.apply_curves(image, curves.to(image.device), out=image)
         return image.add_(1).div_(2).clamp_(0, 1)
 
     def encode_lq(self, pixels: torch.Tensor, grid: TileGrid, bar) -> tuple[torch.Tensor, torch.Tensor]:
         """The LQ encoder on every tile: its estimate of the whole padded image in [-1, 1], on the CPU, and all tiles' features, a batch."""
         scale = self.latent_scale_factor
-        estimate, lq_hidden_states = pixels.new_zeros(1, 3, grid.height * scale, grid.width * scale), pixels.new_empty(0)
+        estimate, lq_hidden_states = torch.zeros(1, 3, grid.height * scale, grid.width * scale), torch.empty(0)
         for index, tile in enumerate(grid.tiles(scale)):
             # Padded and scaled tile by tile: a second copy of a large photograph would be a fifth of all memory.
-            lq = _pad_to_multiple(tile.of(pixels), self.size_multiple).mul(2).sub_(1)
+            lq = _pad_to_multiple(_light(tile.of(pixels)), self.size_multiple).mul(2).sub_(1)
             encoded = self.lq_encoder(_to_module(lq, self.lq_encoder, self._execution_device))
             tile.of(estimate).add_(encoded.estimate.float().cpu() * tile.weight)
             if index == 0:
@@ -635,16 +639,22 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         )
         return ids.to(text_embeds.device).repeat(len(text_embeds), 1)
 
-    def decode_latents(self, latents: torch.Tensor, estimate: torch.Tensor, grid: TileGrid, fidelity: float, bar) -> torch.Tensor:
-        """Latents -> image in [-1, 1] on the CPU, tile by tile, blended."""
-        device = self._execution_device
-        image = torch.zeros_like(estimate)
-        for tile, blend in zip(grid.tiles(device=device), grid.tiles(self.latent_scale_factor), strict=True):
+    def decode_latents(self, latents: torch.Tensor, estimate: torch.Tensor, grid: TileGrid, fidelity: float, bar) -> None:
+        """Latents -> image in [-1, 1] on the CPU, tile by tile, blended; it is written over `estimate`, row of tiles by row."""
+        device, scale = self._execution_device, self.latent_scale_factor
+        # What is not complete yet: from row `top` on, as high as the tiles are.
+        band, top = torch.zeros_like(estimate[..., : grid.row_spans[0][1] * scale, :]), 0
+        for tile, blend in zip(grid.tiles(device=device), grid.tiles(scale), strict=True):
+            if complete := blend.rows.start - top:  # rows that no tile from here on reaches
+                estimate[..., top : blend.rows.start, :] = band[..., :complete, :]
+                band[..., :-complete, :] = band[..., complete:, :].clone()
+                band[..., -complete:, :] = 0
+                top = blend.rows.start
             pixels, part = (_to_module(tensor, self.vae, device) for tensor in (blend.of(estimate), tile.of(latents)))
             decoded = decode_latents(self.vae, part, pixels, residual=self.unet.config.latent_residual, fidelity=fidelity)
-            blend.of(image).add_(decoded.float().cpu() * blend.weight)
+            band[..., blend.columns].add_(decoded.float().cpu() * blend.weight)
             bar.update()
-        return image
+        estimate[..., top:, :] = band
 
     def save_pretrained(self, save_directory: str | Path, *args, **kwargs) -> None:
         """As `DiffusionPipeline.save_pretrained`; refuses a pipeline with adapters, whose weights have other names."""
@@ -771,7 +781,7 @@ def _to_module(tensor: torch.Tensor, module: ModelMixin, device: torch.device) -
 
 
 def _as_tensors(image: ImageInput | list[ImageInput]) -> tuple[list[torch.Tensor], bool]:
-    """Any accepted input -> tensors `(1, 3, height, width)` in [0, 1] on the CPU, and whether the input was one stacked batch."""
+    """Any accepted input -> tensors `(1, 3, height, width)` on the CPU, in [0, 1] or of 8 or 16 bits, and whether it was one batch."""
     if isinstance(image, list | tuple):
         tensors = [_as_tensor(entry, f"image[{i}]") for i, entry in enumerate(image)]
         if any(len(t) != 1 for t in tensors):
@@ -787,11 +797,13 @@ def _as_tensors(image: ImageInput | list[ImageInput]) -> tuple[list[torch.Tensor
 
 def _as_tensor(image: ImageInput, name: str) -> torch.Tensor:
     if isinstance(image, PIL.Image.Image):
-        image = np.asarray(image.convert("RGB"))
+        image = np.array(image.convert("RGB"))
     if isinstance(image, np.ndarray):
-        tensor = torch.from_numpy(np.array(image, copy=True))
+        # Read and never written; but PyTorch wants to be allowed to write, and knows no steps backwards.
+        held = image if image.flags.writeable and min(image.strides, default=1) > 0 else image.copy()
+        tensor = torch.from_numpy(held)
         tensor = tensor.movedim(-1, -3) if tensor.ndim in (3, 4) else tensor
-        tensor = tensor.float() / 255 if image.dtype == np.uint8 else tensor.float()
+        tensor = tensor if image.dtype in (np.uint8, np.uint16) else tensor.float()
         layout = "(height, width, 3)"
     elif isinstance(image, torch.Tensor):
         if not image.is_floating_point():
@@ -805,9 +817,14 @@ def _as_tensor(image: ImageInput, name: str) -> torch.Tensor:
         tensor = tensor[None]
     if tensor.ndim != 4 or tensor.shape[1] != 3 or 0 in tensor.shape[2:]:
         raise ValueError(f"`{name}` must be {layout} or a batch of that, got shape {tuple(image.shape)}.")
-    if not bool(tensor.isfinite().all()) or tensor.min() < 0 or tensor.max() > 1:
+    if tensor.is_floating_point() and not (tensor.amin() >= 0 and tensor.amax() <= 1):  # NaN fails too
         raise ValueError(f"`{name}` must hold finite numbers in [0, 1].")
     return tensor
+
+
+def _light(pixels: torch.Tensor) -> torch.Tensor:
+    """Numbers of 8 or 16 bits as light in [0, 1], in single precision; light as it is."""
+    return pixels if pixels.is_floating_point() else pixels.float().div_(torch.iinfo(pixels.dtype).max)
 
 
 def _as_output(restored: list[torch.Tensor], output_type: str, is_batch: bool):
@@ -817,4 +834,6 @@ def _as_output(restored: list[torch.Tensor], output_type: str, is_batch: bool):
         arrays = [t[0].permute(1, 2, 0).numpy() for t in restored]
         return np.stack(arrays) if is_batch or len({a.shape for a in arrays}) == 1 else arrays
     same_size = len({t.shape for t in restored}) == 1
+    if len(restored) == 1:
+        return restored[0]  # a copy of a large photograph would be a third of its memory
     return torch.cat(restored) if is_batch or same_size else [t[0] for t in restored]
