@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from numbers import Integral, Real
 from pathlib import Path
@@ -30,8 +31,10 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from .attention_foundir import DispatchedAttnProcessor, check_xformers, reset_attention_backend, set_attention_backend
 from .color_fix_foundir import COLOR_FIXES
 from .lora_foundir import FoundIRLoraLoaderMixin
+from .memory_foundir import KINDS, MemoryPlan, parse_bytes, plan_restoration
 from .tiling_foundir import TileGrid
 
+logger = logging.getLogger(__name__)
 ImageInput = PIL.Image.Image | np.ndarray | torch.Tensor
 # Our components, by the file of `models` that they are in.
 _OWN_CLASSES = {
@@ -41,6 +44,7 @@ _OWN_CLASSES = {
     "FoundIRToneCurves": "tone_curves_foundir",
     "FoundIRUNet2DConditionModel": "unet_foundir",
 }
+_HOOKS = ("_hf_hook", "_diffusers_hook")  # of accelerate's and diffusers' offloading
 _INSTALLED = __package__ == "foundir_hf.pipelines"  # or beside the weights, as remote code
 
 
@@ -203,6 +207,76 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         check_xformers({module.device for module in self._models().values()})
         super().enable_xformers_memory_efficient_attention(attention_op)
 
+    def plan(
+        self,
+        width: int,
+        height: int,
+        device_memory: int | str | None = None,
+        *,
+        num_inference_steps: int = 1,
+        guidance_scale: float = 1.0,
+        sequential_guidance: bool = False,
+        fidelity: float | None = None,
+        tile_overlap: int = 128,
+        device: str | None = None,
+        kinds: Sequence[str] | None = None,
+        flops_per_second: float | None = None,
+    ) -> MemoryPlan:
+        """What a restoration will take, mode by mode, and the mode that fits; nothing is computed.
+
+        Args:
+            width, height (`int`): Of the result, in pixels.
+            device_memory (`int` or `str`, *optional*): What may be taken, in bytes or as `"8GB"` or `"7.5GiB"`: of a GPU's memory, or of
+                main memory by the whole process. By default all that a GPU has free, and no limit on a CPU.
+            num_inference_steps, guidance_scale, sequential_guidance, fidelity, tile_overlap: As of the call.
+            device (`str`, *optional*): `"cuda"` plans for a GPU that need not be here; by default the device that the pipeline is on.
+                Weights count in the type that they have.
+            kinds (`list[str]`, *optional*): Of modes, in the order of preference: `""` (tiles alone), `"fp8"` (layer-wise casting of the
+                weights), `"model"`, `"group"`, `"sequential"` (diffusers' offloading). By default all; on a CPU the first two.
+            flops_per_second (`float`, *optional*): That the device was measured to do, for a column of seconds. Without it the table says
+                how many times the least arithmetic a mode takes.
+
+        Returns:
+            [`MemoryPlan`]: printed, a table. `pipe(image, **plan.options)` after what `plan.call` says, if anything.
+
+        Example:
+            ```py
+            >>> plan = pipe.plan(4096, 3072, "8GB")
+            >>> print(plan)
+            >>> restored = pipe(photo, **plan.options).images[0]
+            ```
+        """
+        if any(hasattr(module, name) for part in self._models().values() for module in part.modules() for name in _HOOKS):
+            raise ValueError("`plan` must be asked before offloading or layer-wise casting is enabled.")
+        for name, value in (("width", width), ("height", height)):
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"`{name}` must be a positive whole number, got {value!r}.")
+        device = torch.device(device).type if device else self.device.type
+        try:
+            memory = None if device_memory is None else parse_bytes(device_memory)
+        except ValueError as error:
+            raise ValueError(f"`device_memory` {error}.") from None
+        if memory is None and device == "cuda" and torch.cuda.is_available():
+            memory = torch.cuda.mem_get_info()[0] + torch.cuda.memory_allocated()
+        known = ("", "fp8") if device == "cpu" else tuple(KINDS)  # on a CPU there is nowhere to offload to
+        if kinds is not None and (not kinds or not set(kinds) <= set(known)):
+            raise ValueError(f"`kinds` must be of {known} on {device}, got {kinds!r}.")
+        guided = guidance_scale > 1
+        return plan_restoration(
+            self,
+            int(width),
+            int(height),
+            device=device,
+            memory=memory,
+            steps=int(num_inference_steps),
+            passes=2 if guided and sequential_guidance else 1,
+            batch=2 if guided and not sequential_guidance else 1,
+            fidelity=float(self.unet.config.latent_residual) if fidelity is None else fidelity,
+            overlap=tile_overlap,
+            kinds=known if kinds is None else tuple(kinds),
+            flops_per_second=flops_per_second,
+        )
+
     @torch.no_grad()
     def __call__(
         self,
@@ -258,7 +332,8 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
             tone (`"auto"`, `"off"` or `"always"`, *optional*, defaults to `"auto"`): Whether exposure, haze and colour of the whole are
                 mended: as far as the network is sure, not at all, or however unsure it is.
             tile_size (`int` or `None`, *optional*, defaults to 1024): Longest side of the tiles that larger images are worked on in, in
-                pixels of the result; `None` never tiles. Peak memory follows it and not the image.
+                pixels of the result; `None` never tiles. Peak memory follows it more than the image, see [`plan`]. Where memory runs out
+                all the same, an image is begun again in tiles of half the size, which a warning tells.
             tile_overlap (`int`, *optional*, defaults to 128): Pixels that neighbouring tiles share and blend over.
             color_fix (`"adain"`, `"wavelet"` or `None`, *optional*): Take colours from the input, see `color_fix_foundir.py`.
             num_images_per_prompt (`int`, *optional*, defaults to 1): Results for each image, from other noise each, in a row.
@@ -333,7 +408,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
                 if not settings.latents_only and (strength == 0 or self.interrupt):
                     restored.append(_light(enlarged).clone())
                     continue
-                picture = self.restore(
+                picture = self.restore_in_smaller_tiles(
                     enlarged,
                     conditioning[index],
                     settings,
@@ -448,6 +523,41 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
             for index, entry in enumerate(conditioning):
                 entry["text_embeds"] = of_image(index, pooled, negative_pooled)
         return conditioning
+
+    def restore_in_smaller_tiles(
+        self,
+        pixels: torch.Tensor,
+        conditioning: dict[str, torch.Tensor],
+        settings: _Settings,
+        generator: torch.Generator | None,
+        noise: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """[`restore`], begun again in tiles of half the size each time that memory runs out."""
+        state = None if generator is None else generator.get_state()
+        while True:
+            try:
+                return self.restore(pixels, conditioning, settings, generator, noise)
+            except (RuntimeError, MemoryError) as error:
+                smaller = self._smaller_tiles(settings, max(pixels.shape[2:])) if is_out_of_memory(error) else None
+                if smaller is None:
+                    raise
+            # Here, where no traceback holds what the attempt had made.
+            size = "the whole image" if settings.tile_size is None else f"tiles of {settings.tile_size} pixels"
+            logger.warning("Out of memory with %s: going on with tiles of %d.", size, smaller.tile_size)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if generator is not None:
+                generator.set_state(state)
+            settings = smaller
+
+    def _smaller_tiles(self, settings: _Settings, longest: int) -> _Settings | None:
+        """With half the tile size; `None` if it would be too small to be worth trying."""
+        multiple = self.size_multiple
+        size = min(longest, settings.tile_size or longest) // 2 // multiple * multiple
+        if size < 4 * multiple:
+            return None
+        overlap = settings.tile_overlap or size // 8  # a whole image had none
+        return replace(settings, tile_size=size, tile_overlap=min(overlap, size // 4) // multiple * multiple)
 
     def restore(
         self,
@@ -651,10 +761,14 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
                 band[..., -complete:, :] = 0
                 top = blend.rows.start
             pixels, part = (_to_module(tensor, self.vae, device) for tensor in (blend.of(estimate), tile.of(latents)))
-            decoded = decode_latents(self.vae, part, pixels, residual=self.unet.config.latent_residual, fidelity=fidelity)
+            decoded = self.decode_tile(part, pixels, fidelity)
             band[..., blend.columns].add_(decoded.float().cpu() * blend.weight)
             bar.update()
         estimate[..., top:, :] = band
+
+    def decode_tile(self, latents: torch.Tensor, estimate: torch.Tensor, fidelity: float) -> torch.Tensor:
+        """Latents and estimate of a tile, as the autoencoder takes them -> its image in [-1, 1]; see [`decode_latents`]."""
+        return decode_latents(self.vae, latents, estimate, residual=self.unet.config.latent_residual, fidelity=fidelity)
 
     def save_pretrained(self, save_directory: str | Path, *args, **kwargs) -> None:
         """As `DiffusionPipeline.save_pretrained`; refuses a pipeline with adapters, whose weights have other names."""
@@ -678,7 +792,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         own_source = Path(inspect.getsourcefile(type(self)))
         index["_class_name"] = [own_source.stem, type(self).__name__]
         sources = {folder / own_source.name: own_source}
-        for helper in (TileGrid, COLOR_FIXES["adain"], FoundIRLoraLoaderMixin, DispatchedAttnProcessor):
+        for helper in (TileGrid, COLOR_FIXES["adain"], FoundIRLoraLoaderMixin, DispatchedAttnProcessor, MemoryPlan):
             source = Path(inspect.getsourcefile(helper))
             sources[folder / source.name] = source
         for name, component in self.components.items():
@@ -753,6 +867,14 @@ def decode_latents(vae: ModelMixin, latents: torch.Tensor, estimate: torch.Tenso
     if fidelity:
         image = image + fidelity * (estimate - vae.decode((encoded / vae.config.scaling_factor).to(vae.dtype)).sample)
     return image
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that an allocation failed; of main memory PyTorch says it in words only."""
+    said = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED", "bad_alloc")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    )
 
 
 def enlarge(pixels: torch.Tensor, upscale: float, *, limit: bool = True) -> torch.Tensor:
