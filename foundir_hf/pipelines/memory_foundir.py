@@ -168,7 +168,7 @@ class _Image:
         pixels, area = rows * columns * scale**2, tile[0] * tile[1]
         # On the device for the whole image: latents, and the tiles' features until the last step is done.
         latents = 4 * pipeline.unet.config.in_channels * rows * columns
-        features = len(grid) * area * pipeline.unet.config.lq_channels * pipeline.lq_encoder.dtype.itemsize
+        features = len(grid) * area * pipeline.unet.config.lq_channels * pipeline.lq_encoder.dtype.itemsize if self.steps else 0
         tile_light = 4 * 3 * area * scale**2
         # Of main memory: the picture with 8 bits, the estimate, over which the result is written, and bands of rows of it.
         picture, estimate = 3 * pixels, 4 * 3 * pixels

@@ -578,7 +578,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         grid = TileGrid(rows, columns, None if tile_size is None else tile_size // scale, settings.tile_overlap // scale)
         passes = 1 if settings.num_inference_steps == 0 else settings.num_inference_steps + 2
         with self.progress_bar(total=len(grid) * passes) as bar:
-            estimate, lq_hidden_states = self.encode_lq(pixels, grid, bar)
+            estimate, lq_hidden_states = self.encode_lq(pixels, grid, bar, features=settings.num_inference_steps > 0)
             latents = None
             if settings.num_inference_steps:
                 latents = self.denoise(estimate, lq_hidden_states, conditioning, settings, grid, pixels.shape, generator, noise, bar)
@@ -598,8 +598,9 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
                 self.tone.apply_curves(image, curves.to(image.device), out=image)
         return image.add_(1).div_(2).clamp_(0, 1)
 
-    def encode_lq(self, pixels: torch.Tensor, grid: TileGrid, bar) -> tuple[torch.Tensor, torch.Tensor]:
-        """The LQ encoder on every tile: its estimate of the whole padded image in [-1, 1], on the CPU, and all tiles' features, a batch."""
+    def encode_lq(self, pixels: torch.Tensor, grid: TileGrid, bar, *, features: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+        """The LQ encoder on every tile: its estimate of the whole padded image in [-1, 1], on the CPU, and all tiles' features, a batch
+        (or none, where nothing is to be denoised)."""
         scale = self.latent_scale_factor
         estimate, lq_hidden_states = torch.zeros(1, 3, grid.height * scale, grid.width * scale), torch.empty(0)
         for index, tile in enumerate(grid.tiles(scale)):
@@ -607,11 +608,13 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
             lq = _pad_to_multiple(_light(tile.of(pixels)), self.size_multiple).mul(2).sub_(1)
             encoded = self.lq_encoder(_to_module(lq, self.lq_encoder, self._execution_device))
             tile.of(estimate).add_(encoded.estimate.float().cpu() * tile.weight)
+            bar.update()
+            if not features:
+                continue
             if index == 0:
                 # One block: small ones that stay, between large ones that go, would break the memory of a large photograph to pieces.
                 lq_hidden_states = encoded.lq_hidden_states.new_empty(len(grid), *encoded.lq_hidden_states.shape[1:])
             lq_hidden_states[index] = encoded.lq_hidden_states[0]
-            bar.update()
         return estimate, lq_hidden_states
 
     def encode_estimate(self, estimate: torch.Tensor, grid: TileGrid) -> torch.Tensor:
