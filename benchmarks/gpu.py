@@ -80,12 +80,13 @@ def pipeline(device: torch.device, small: bool) -> Iterator[str]:
 
     side = 128 if small else 768
     image = photographs(1, side)
-    options = {"output_type": "pt", "tile_size": side // 2, "tile_overlap": 32}
+    options: dict[str, Any] = {"output_type": "pt", "tile_size": side // 2, "tile_overlap": 32}
     noise = torch.randn(1, 48, side // 8, side // 8, generator=torch.Generator().manual_seed(0))
-    expected = load_pipeline("tiny")(image, latents=noise, **options).images
+    expected: Any = load_pipeline("tiny")(image, latents=noise, **options).images
     for dtype in (torch.float32, torch.float16 if device.type == "cuda" else torch.bfloat16):
         pipe = load_pipeline("tiny", device=device, dtype=dtype)
-        error = 255 * (pipe(image, latents=noise, **options).images - expected).abs()
+        restored: Any = pipe(image, latents=noise, **options).images
+        error = 255 * (restored - expected).abs()
         name = str(dtype).removeprefix("torch.")
         yield f"tiny, {side} pixels in tiles, {name}: {error.max():.3f} levels of 255 from the CPU at most, {error.mean():.4f} in the mean"
 

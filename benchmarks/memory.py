@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,9 +60,9 @@ def build(model: str, device: str):
         from foundir_hf.models.unet_foundir import FoundIRUNet2DConditionModel
 
         sys.path.insert(0, str(ROOT / "tests"))
-        from small_sdxl import SMALL_LQ_ENCODER, SMALL_SDXL, SMALL_VAE
+        from small_sdxl import SMALL_LQ_ENCODER, SMALL_SDXL, SMALL_VAE  # pyright: ignore[reportMissingImports]
 
-        parts = {
+        parts: dict[str, Any] = {
             "vae": AutoencoderKL(**SMALL_VAE),
             "lq_encoder": FoundIRLQEncoder(**SMALL_LQ_ENCODER),
             "unet": FoundIRUNet2DConditionModel(**SMALL_SDXL),
@@ -71,7 +72,8 @@ def build(model: str, device: str):
     else:
         with torch.device(device):
             modules, scheduler = build_modules(model)
-        pipe = FoundIRPipeline(**modules.to(dtype).eval().components(), scheduler=scheduler)
+        built: dict[str, Any] = modules.to(dtype).eval().components()
+        pipe = FoundIRPipeline(**built, scheduler=scheduler)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -180,6 +180,9 @@ class _Image:
             "decode": (held["vae"] + latents + stages["decode"].peak, band + max(band, tile_light)),
             "tone": (held["vae"], curves),
         }
+        for name in ("text_encoder", "text_encoder_2"):
+            if getattr(pipeline, name) is not None:
+                on_device[name] = (self._weights(name, kind), 0)
         flops = stages["encode"].flops + stages["decode"].flops
         if self.steps:
             step = max(2 * latents + stages["denoise"].peak, _SCHEDULER_LATENTS * latents)
