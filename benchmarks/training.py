@@ -76,7 +76,10 @@ def has_attention(config: TrainConfig) -> bool:
 
 
 def work(variant: Variant, steps: int, messages: Connection) -> None:
-    """Makes `steps` training steps whenever it is asked to, as the training loop makes them, and answers with what they took."""
+    """Makes `steps` training steps whenever it is asked to, as the training loop makes them, and answers with what they took.
+
+    Asked for a `"profile"`, it says where their time went as well.
+    """
     config, stage = variant.config, variant.stage
     parts = stage.micro_batches(1)
     accelerator = Accelerator(mixed_precision=config.mixed_precision, gradient_accumulation_steps=parts)
@@ -96,8 +99,11 @@ def work(variant: Variant, steps: int, messages: Connection) -> None:
     source = data.batches(stage.tasks, size, stage.crop_size, stage.context_size, seed=0)
     speed = measured_throughput(accelerator, modules, stage, size, noise_scheduler)
     step = 0
-    while messages.recv() != "end":
+    while (asked := messages.recv()) != "end":
+        profiler = torch.profiler.profile() if asked == "profile" else None
         speed.report()  # the clock starts here
+        if profiler:
+            profiler.start()
         for _ in range(steps):
             numbers = range(step * parts, (step + 1) * parts)
             loss = accumulate_gradients(accelerator, wrapped, stage, source, noise_scheduler, speed, numbers)
@@ -108,8 +114,19 @@ def work(variant: Variant, steps: int, messages: Connection) -> None:
             optimizer.zero_grad(set_to_none=True)
             speed.count(stage.batch_size)
             step += 1
-        messages.send({**speed.report(), "mebibytes": peak_mebibytes(accelerator.device)})
+        if profiler:
+            profiler.stop()
+        shares = where_time_goes(profiler, accelerator.device) if profiler else []
+        messages.send({**speed.report(), "mebibytes": peak_mebibytes(accelerator.device), "profile": shares})
     source.close()
+
+
+def where_time_goes(profiler: torch.profiler.profile, device: torch.device, most: int = 8) -> list[tuple[str, float]]:
+    """The operators that took most of the device's time by themselves, and their share of it."""
+    attribute = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    times = {event.key: getattr(event, attribute) for event in profiler.key_averages()}
+    total = sum(times.values())
+    return [(name, times[name] / total) for name in sorted(times, key=times.__getitem__, reverse=True)[:most]]
 
 
 def peak_mebibytes(device: torch.device) -> float:
@@ -139,8 +156,8 @@ def workers(chosen: dict[str, Variant], steps: int) -> Iterator[dict[str, Connec
             process.join()
 
 
-def turn(connection: Connection) -> dict[str, float]:
-    connection.send("go")
+def turn(connection: Connection, asked: str = "go") -> dict[str, Any]:
+    connection.send(asked)
     return connection.recv()
 
 
@@ -158,6 +175,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="after one to warm up (default: 7)")
     parser.add_argument("--workers", type=int, default=2, help="that decode streamed data (default: 2)")
     parser.add_argument("--compile", action="store_true", help="measure torch.compile too, which takes minutes to begin")
+    parser.add_argument("--only", metavar="VARIANT", help="of the table's; 'the recipe' for one")
+    parser.add_argument("--profile", action="store_true", help="tell where the recipe's time goes")
     arguments = parser.parse_args()
     config = TrainConfig.from_yaml(arguments.recipe)
     stages = {stage.name: stage for stage in config.stages}
@@ -171,10 +190,15 @@ def main() -> None:
     if arguments.crop_size:
         stage = replace(stage, crop_size=arguments.crop_size, context_size=arguments.crop_size)
     chosen = variants(Variant(config, stage, arguments.data, workers=arguments.workers), arguments.compile)
-    rounds: list[dict[str, dict[str, float]]] = []
+    if arguments.only:
+        if arguments.only not in chosen:
+            parser.error(f"--only must be one of {', '.join(chosen)}; got {arguments.only}")
+        chosen = {arguments.only: chosen[arguments.only]}
+    rounds: list[dict[str, dict[str, Any]]] = []
     with workers(chosen, arguments.steps) as connections:
         for _ in range(arguments.rounds):
             rounds.append({name: turn(connection) for name, connection in connections.items()})
+        profile = turn(next(iter(connections.values())), "profile")["profile"] if arguments.profile else []
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     crops = f"{stage.batch_size} crops of {stage.crop_size} pixels"
@@ -191,6 +215,8 @@ def main() -> None:
             f"| {name} | {statistics.median(speeds):.1f} | {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) "
             f"| {waits:.0%} | {mfu:.1%} | {peak:.0f} | {peak / rounds[-1][first]['mebibytes']:.2f} |"
         )
+    if profile:
+        print("\nWhere the time of a step goes: " + ", ".join(f"{name} {share:.0%}" for name, share in profile))
 
 
 if __name__ == "__main__":

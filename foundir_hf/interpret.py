@@ -83,8 +83,8 @@ def record_stages(pipeline: FoundIRPipeline) -> Iterator[Account]:
     """
     account, encode_lq = Account(), pipeline.encode_lq
 
-    def kept(pixels: torch.Tensor, grid: TileGrid, bar) -> tuple[torch.Tensor, torch.Tensor]:
-        estimate, features = encode_lq(pixels, grid, bar)
+    def kept(pixels: torch.Tensor, grid: TileGrid, bar, **options: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        estimate, features = encode_lq(pixels, grid, bar, **options)
         account.grid, account.estimate = grid, ((estimate[0] + 1) * 127.5).round().clamp(0, 255).byte()
         return estimate, features
 

@@ -150,13 +150,17 @@ def restore_photo(pipeline: FoundIRPipeline, photo: Photo, **options: Any) -> Ph
     upscale = float(options.get("upscale", 1))
     if options.get("strength", 1) == 0 and upscale == 1:
         return photo
+    if photo.alpha is None and photo.pixels.ndim == 3 and photo.pixels.dtype != np.float32:
+        # Nothing is to be done beside the model, so that a large photograph is nowhere copied in single precision.
+        restored: Any = pipeline(photo.pixels, **{**options, "output_type": "pt"}).images
+        return photo.changed(pixels=as_type(restored[0].permute(1, 2, 0).numpy(), photo.pixels.dtype))
     light = as_light(photo.pixels)
     colours = torch.from_numpy(light.reshape(*light.shape[:2], -1)).permute(2, 0, 1)[None]
     visible = colours.nan_to_num().clamp(0, 1)
     if photo.alpha is not None:
         visible = _spread(visible, torch.from_numpy(as_light(photo.alpha))[None, None] > 0)
     grey = visible.shape[1] == 1
-    restored: Any = pipeline(visible.expand(-1, 3, -1, -1), **{**options, "output_type": "pt"}).images
+    restored = pipeline(visible.expand(-1, 3, -1, -1), **{**options, "output_type": "pt"}).images
     if grey:  # as Pillow weighs the colours
         restored = (restored * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
     if photo.pixels.dtype == np.float32:

@@ -134,6 +134,7 @@ def test_hub_code_has_a_suffix_of_its_own_and_is_complete():
         "attention_foundir.py",
         "color_fix_foundir.py",
         "lora_foundir.py",
+        "memory_foundir.py",
         "pipeline_foundir.py",
         "tiling_foundir.py",
     }

@@ -293,6 +293,16 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
+def memory_size(text: str) -> int:
+    """An argparse type: bytes, from `8GB`, `7.5GiB` or a number."""
+    from ..pipelines.memory_foundir import parse_bytes
+
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def number(low: float, high: float) -> Callable[[str], float]:
     """An argparse type: a number in [low, high]."""
 

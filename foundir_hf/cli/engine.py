@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from .common import (
@@ -24,6 +24,8 @@ from .common import (
 
 if TYPE_CHECKING:
     from ..batch import Batch, Record
+    from ..photo import Photo
+    from ..pipelines.pipeline_foundir import FoundIRPipeline
     from ..plan import Plan
 
 
@@ -36,13 +38,15 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
     """
     quiet_libraries()
     from ..batch import Batch
-    from ..photo import Photo, write_photo
+    from ..photo import write_photo
 
     options = {**pipeline_options(arguments), "upscale": arguments.upscale}
     if arguments.caption_model:
         if arguments.prompt:
             raise ValueError("`--prompt` and --caption-model both write the prompt; give one.")
         options["caption_model"] = arguments.caption_model
+    if arguments.memory:
+        options["memory"] = arguments.memory
     facts = {"version": __version__, "weights": weight_hashes(arguments), "seed": arguments.seed}
     writing = {"metadata": arguments.metadata, "quality": arguments.quality}
     allowed, single = limits(arguments), len(plan.jobs) == 1
@@ -57,7 +61,7 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
 
         pipeline = load(arguments)
         check_options(arguments, pipeline)
-        calling = {name: value for name, value in options.items() if name != "caption_model"}
+        calling = {name: value for name, value in options.items() if name not in ("caption_model", "memory")}
         captioner = load_captioner(arguments, pipeline.device)
         # On terminals only (`None`): a bar over the tiles of a single photograph, or that over the photographs.
         pipeline.set_progress_bar_config(disable=None if single else True, leave=False, desc="restoring")
@@ -65,8 +69,10 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
 
         def restored(photo: Photo) -> Photo:
             with stops_after(allowed.seconds, modules, "restoring it"):
-                prompt = {} if captioner is None else {"prompt": captioner(photo.image)}
-                result = restore_photo(pipeline, photo, generator=generator(arguments), **calling, **prompt)
+                more = {} if captioner is None else {"prompt": captioner(photo.image)}
+                if arguments.memory:
+                    more |= tiles_that_fit(pipeline, photo, arguments)
+                result = restore_photo(pipeline, photo, generator=generator(arguments), **{**calling, **more})
             if drawn:
                 write_picture(change_map(photo.image, result.image), drawn)
             if result is photo or arguments.no_record or arguments.metadata == "none":
@@ -84,6 +90,28 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
         limits=allowed,
         records=records,
     )
+
+
+def tiles_that_fit(pipeline: FoundIRPipeline, photo: Photo, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Options of the pipeline's call that keep a photograph within `--memory`. Raises `ValueError` if none does."""
+    width, height = (max(1, round(side * arguments.upscale)) for side in photo.size)
+    held = 0
+    if pipeline.device.type == "cpu":  # beside what the plan counts: the file, and copies in single precision of what is no plain RGB
+        as_it_is = photo.alpha is None and photo.pixels.ndim == 3 and photo.pixels.dtype.itemsize <= 2 and arguments.upscale == 1
+        held = (len(photo.encoded[1]) if photo.encoded else 0) + (photo.pixels.nbytes if as_it_is else 3 * 12 * width * height)
+    if held >= arguments.memory:
+        raise ValueError(f"`--memory` {arguments.memory} bytes are too little for {width} x {height} pixels.")
+    plan = pipeline.plan(
+        width,
+        height,
+        arguments.memory - held,
+        num_inference_steps=arguments.steps,
+        guidance_scale=arguments.guidance or 1.0,
+        fidelity=arguments.fidelity,
+        tile_overlap=arguments.tile_overlap,
+        kinds=("",),
+    )
+    return plan.options
 
 
 def check_map(arguments: argparse.Namespace, count: int) -> None:

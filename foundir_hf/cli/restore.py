@@ -19,6 +19,7 @@ from .common import (
     check_writable,
     limit_options,
     limits,
+    memory_size,
     model_options,
     number,
     restoration_options,
@@ -56,6 +57,12 @@ def add_parser(commands) -> None:
     parser.add_argument("--format", choices=formats, help="of photographs in a folder or on stdout (default: the input's)")
     parser.add_argument(
         "--caption-model", metavar="MODEL", help="folder or Hub repository of an image-to-text model that writes the prompts"
+    )
+    parser.add_argument(
+        "--memory",
+        type=memory_size,
+        metavar="SIZE",
+        help="tiles as large as fit into 8GB, say, of the GPU, or of main memory for the whole process; instead of --tile-size",
     )
     parser.add_argument("--upscale", type=number(1, 8), default=1.0, help="enlarge by this factor (default: 1)")
     parser.add_argument(

@@ -127,7 +127,7 @@ def serve() -> None:
                 photo = decode_photo(bytes(data), path, limits)
                 _time(0)
                 wire.send_photo(answers, photo)
-                del photo  # megabytes, until the next question
+                del photo, data  # megabytes, until the next question
             except PhotoError as error:
                 wire.send(answers, {"error": str(error)})
             except MemoryError:

@@ -84,14 +84,19 @@ def as_type(numbers: np.ndarray, dtype: np.dtype) -> np.ndarray:
         return numbers
     if numbers.dtype == np.uint8 and dtype == np.uint16:
         return numbers.astype(np.uint16) * 257
-    light = as_light(numbers)
     if dtype == np.float32:
-        return light
-    return (np.nan_to_num(light).clip(0, 1) * np.iinfo(dtype).max).round().astype(dtype)
+        return as_light(numbers)
+    typed = np.empty(numbers.shape, dtype)
+    for top in range(0, len(numbers), 256):  # in bands of rows: the steps between take twenty times the memory of the result
+        band = slice(top, top + 256)
+        typed[band] = (np.nan_to_num(as_light(numbers[band])).clip(0, 1) * np.iinfo(dtype).max).round()
+    return typed
 
 
 def as_light(numbers: np.ndarray) -> np.ndarray:
     """`float32`, black at 0 and white at 1."""
     if numbers.dtype == np.float32:
         return numbers
-    return numbers.astype(np.float32) / np.float32(np.iinfo(numbers.dtype).max)
+    light = numbers.astype(np.float32)
+    light /= np.float32(np.iinfo(numbers.dtype).max)
+    return light

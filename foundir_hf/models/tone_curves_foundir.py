@@ -70,7 +70,12 @@ class FoundIRToneCurves(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     def thumbnail(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The small copy of whole images that `forward` takes: `(B, C, H, W)` -> `(B, C, thumbnail_size, thumbnail_size)`."""
-        return F.adaptive_avg_pool2d(pixel_values.float(), self.config.thumbnail_size)
+        size, height = self.config.thumbnail_size, pixel_values.shape[2]
+        if pixel_values.numel() < 2**26:
+            return F.adaptive_avg_pool2d(pixel_values.float(), size)
+        # A row of the thumbnail at a time: pooling copies what is a part of a larger tensor.
+        rows = [(row * height // size, -(-(row + 1) * height // size)) for row in range(size)]
+        return torch.cat([F.adaptive_avg_pool2d(pixel_values[..., top:end, :].float(), (1, size)) for top, end in rows], dim=2)
 
     def forward(self, thumbnail: torch.Tensor, mode: Literal["auto", "always"] = "auto") -> torch.Tensor:
         """Judges whole images by their thumbnails.
@@ -110,13 +115,16 @@ class FoundIRToneCurves(ModelMixin, ConfigMixin, PeftAdapterMixin):
         """Whole images `(B, C, H, W)` in [-1, 1] with their own curves applied. How they are judged sends no gradient to the images."""
         return self.apply_curves(pixel_values, self(self.thumbnail(pixel_values.detach()), mode))
 
-    def apply_curves(self, pixel_values: torch.Tensor, curves: torch.Tensor, inverse: bool = False) -> torch.Tensor:
+    def apply_curves(
+        self, pixel_values: torch.Tensor, curves: torch.Tensor, inverse: bool = False, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Applies what `forward` returned to whole images.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(batch, image_channels, height, width)`): In [-1, 1].
             curves (`torch.Tensor`): Of these images.
             inverse (`bool`, defaults to `False`): Undo the curves instead; what they cut off at black is lost.
+            out (`torch.Tensor`, *optional*): Where to write to; may be `pixel_values` itself, if no gradient is wanted.
 
         Returns:
             Images of the same shape and type; beyond 1 where light overshoots.
@@ -127,7 +135,7 @@ class FoundIRToneCurves(ModelMixin, ConfigMixin, PeftAdapterMixin):
         height, width = pixel_values.shape[2:]
         parts = torch.stack([gain, offset, gamma])  # (3, B, C, size, size)
         rows, columns = (_interpolation(parts.shape[-1], side, parts.device) for side in (height, width))
-        images = torch.empty_like(pixel_values)
+        images = torch.empty_like(pixel_values) if out is None else out
         # Powers and their interpolation in single precision: half of it would band smooth skies. In bands of rows, because the interpolated
         # curves of a photograph take as much memory as three of it.
         with torch.autocast(pixel_values.device.type, enabled=False):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from numbers import Integral, Real
 from pathlib import Path
@@ -30,8 +31,10 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from .attention_foundir import DispatchedAttnProcessor, check_xformers, reset_attention_backend, set_attention_backend
 from .color_fix_foundir import COLOR_FIXES
 from .lora_foundir import FoundIRLoraLoaderMixin
+from .memory_foundir import KINDS, MemoryPlan, parse_bytes, plan_restoration
 from .tiling_foundir import TileGrid
 
+logger = logging.getLogger(__name__)
 ImageInput = PIL.Image.Image | np.ndarray | torch.Tensor
 # Our components, by the file of `models` that they are in.
 _OWN_CLASSES = {
@@ -41,6 +44,7 @@ _OWN_CLASSES = {
     "FoundIRToneCurves": "tone_curves_foundir",
     "FoundIRUNet2DConditionModel": "unet_foundir",
 }
+_HOOKS = ("_hf_hook", "_diffusers_hook")  # of accelerate's and diffusers' offloading
 _INSTALLED = __package__ == "foundir_hf.pipelines"  # or beside the weights, as remote code
 
 
@@ -203,6 +207,76 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         check_xformers({module.device for module in self._models().values()})
         super().enable_xformers_memory_efficient_attention(attention_op)
 
+    def plan(
+        self,
+        width: int,
+        height: int,
+        device_memory: int | str | None = None,
+        *,
+        num_inference_steps: int = 1,
+        guidance_scale: float = 1.0,
+        sequential_guidance: bool = False,
+        fidelity: float | None = None,
+        tile_overlap: int = 128,
+        device: str | None = None,
+        kinds: Sequence[str] | None = None,
+        flops_per_second: float | None = None,
+    ) -> MemoryPlan:
+        """What a restoration will take, mode by mode, and the mode that fits; nothing is computed.
+
+        Args:
+            width, height (`int`): Of the result, in pixels.
+            device_memory (`int` or `str`, *optional*): What may be taken, in bytes or as `"8GB"` or `"7.5GiB"`: of a GPU's memory, or of
+                main memory by the whole process. By default all that a GPU has free, and no limit on a CPU.
+            num_inference_steps, guidance_scale, sequential_guidance, fidelity, tile_overlap: As of the call.
+            device (`str`, *optional*): `"cuda"` plans for a GPU that need not be here; by default the device that the pipeline is on.
+                Weights count in the type that they have.
+            kinds (`list[str]`, *optional*): Of modes, in the order of preference: `""` (tiles alone), `"fp8"` (layer-wise casting of the
+                weights), `"model"`, `"group"`, `"sequential"` (diffusers' offloading). By default all; on a CPU the first two.
+            flops_per_second (`float`, *optional*): That the device was measured to do, for a column of seconds. Without it the table says
+                how many times the least arithmetic a mode takes.
+
+        Returns:
+            [`MemoryPlan`]: printed, a table. `pipe(image, **plan.options)` after what `plan.call` says, if anything.
+
+        Example:
+            ```py
+            >>> plan = pipe.plan(4096, 3072, "8GB")
+            >>> print(plan)
+            >>> restored = pipe(photo, **plan.options).images[0]
+            ```
+        """
+        if any(hasattr(module, name) for part in self._models().values() for module in part.modules() for name in _HOOKS):
+            raise ValueError("`plan` must be asked before offloading or layer-wise casting is enabled.")
+        for name, value in (("width", width), ("height", height)):
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"`{name}` must be a positive whole number, got {value!r}.")
+        device = torch.device(device).type if device else self.device.type
+        try:
+            memory = None if device_memory is None else parse_bytes(device_memory)
+        except ValueError as error:
+            raise ValueError(f"`device_memory` {error}.") from None
+        if memory is None and device == "cuda" and torch.cuda.is_available():
+            memory = torch.cuda.mem_get_info()[0] + torch.cuda.memory_allocated()
+        known = ("", "fp8") if device == "cpu" else tuple(KINDS)  # on a CPU there is nowhere to offload to
+        if kinds is not None and (not kinds or not set(kinds) <= set(known)):
+            raise ValueError(f"`kinds` must be of {known} on {device}, got {kinds!r}.")
+        guided = guidance_scale > 1
+        return plan_restoration(
+            self,
+            int(width),
+            int(height),
+            device=device,
+            memory=memory,
+            steps=int(num_inference_steps),
+            passes=2 if guided and sequential_guidance else 1,
+            batch=2 if guided and not sequential_guidance else 1,
+            fidelity=float(self.unet.config.latent_residual) if fidelity is None else fidelity,
+            overlap=tile_overlap,
+            kinds=known if kinds is None else tuple(kinds),
+            flops_per_second=flops_per_second,
+        )
+
     @torch.no_grad()
     def __call__(
         self,
@@ -239,8 +313,8 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
 
         Args:
             image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, or a list of them): Degraded images. Arrays are `(height, width, 3)`,
-                `uint8` or floating point in [0, 1], with a leading batch axis or without; tensors are `(3, height, width)` in [0, 1],
-                with a leading batch axis or without. Images of a list may differ in size; each gives what it gives alone.
+                `uint8`, `uint16` or floating point in [0, 1], with a leading batch axis or without; tensors are `(3, height, width)` in
+                [0, 1], with a leading batch axis or without. Images of a list may differ in size; each gives what it gives alone.
             prompt, negative_prompt (`str` or `list[str]`, *optional*): What the pictures show, one for all or one for each image. Needs a
                 checkpoint with text encoders.
             upscale (`float`, *optional*, defaults to 1.0): Factor in [1, 8]; the result is exactly `round(side * upscale)`.
@@ -258,7 +332,8 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
             tone (`"auto"`, `"off"` or `"always"`, *optional*, defaults to `"auto"`): Whether exposure, haze and colour of the whole are
                 mended: as far as the network is sure, not at all, or however unsure it is.
             tile_size (`int` or `None`, *optional*, defaults to 1024): Longest side of the tiles that larger images are worked on in, in
-                pixels of the result; `None` never tiles. Peak memory follows it and not the image.
+                pixels of the result; `None` never tiles. Peak memory follows it more than the image, see [`plan`]. Where memory runs out
+                all the same, an image is begun again in tiles of half the size, which a warning tells.
             tile_overlap (`int`, *optional*, defaults to 128): Pixels that neighbouring tiles share and blend over.
             color_fix (`"adain"`, `"wavelet"` or `None`, *optional*): Take colours from the input, see `color_fix_foundir.py`.
             num_images_per_prompt (`int`, *optional*, defaults to 1): Results for each image, from other noise each, in a row.
@@ -327,13 +402,13 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         for index, pixels in enumerate(images):
             if state is not None:
                 generator.set_state(state)
-            enlarged = enlarge(pixels, float(upscale))
+            enlarged = pixels if upscale == 1 else enlarge(_light(pixels), float(upscale))
             for result in range(index * num_images_per_prompt, (index + 1) * num_images_per_prompt):
                 # A copy where nothing is to be done: never the caller's own.
                 if not settings.latents_only and (strength == 0 or self.interrupt):
-                    restored.append(enlarged.clone())
+                    restored.append(_light(enlarged).clone())
                     continue
-                picture = self.restore(
+                picture = self.restore_in_smaller_tiles(
                     enlarged,
                     conditioning[index],
                     settings,
@@ -344,8 +419,8 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
                     restored.append(picture)
                     continue
                 if color_fix is not None:
-                    picture = COLOR_FIXES[color_fix](picture, enlarged).clamp_(0, 1)
-                restored.append(picture if strength == 1 else torch.lerp(enlarged, picture, float(strength)))
+                    picture = COLOR_FIXES[color_fix](picture, _light(enlarged)).clamp_(0, 1)
+                restored.append(picture if strength == 1 else torch.lerp(_light(enlarged), picture, float(strength)))
         self.maybe_free_model_hooks()
 
         # 4. Hand out.
@@ -449,6 +524,41 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
                 entry["text_embeds"] = of_image(index, pooled, negative_pooled)
         return conditioning
 
+    def restore_in_smaller_tiles(
+        self,
+        pixels: torch.Tensor,
+        conditioning: dict[str, torch.Tensor],
+        settings: _Settings,
+        generator: torch.Generator | None,
+        noise: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """[`restore`], begun again in tiles of half the size each time that memory runs out."""
+        state = None if generator is None else generator.get_state()
+        while True:
+            try:
+                return self.restore(pixels, conditioning, settings, generator, noise)
+            except (RuntimeError, MemoryError) as error:
+                smaller = self._smaller_tiles(settings, max(pixels.shape[2:])) if is_out_of_memory(error) else None
+                if smaller is None:
+                    raise
+            # Here, where no traceback holds what the attempt had made.
+            size = "the whole image" if settings.tile_size is None else f"tiles of {settings.tile_size} pixels"
+            logger.warning("Out of memory with %s: going on with tiles of %d.", size, smaller.tile_size)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if generator is not None:
+                generator.set_state(state)
+            settings = smaller
+
+    def _smaller_tiles(self, settings: _Settings, longest: int) -> _Settings | None:
+        """With half the tile size; `None` if it would be too small to be worth trying."""
+        multiple = self.size_multiple
+        size = min(longest, settings.tile_size or longest) // 2 // multiple * multiple
+        if size < 4 * multiple:
+            return None
+        overlap = settings.tile_overlap or size // 8  # a whole image had none
+        return replace(settings, tile_size=size, tile_overlap=min(overlap, size // 4) // multiple * multiple)
+
     def restore(
         self,
         pixels: torch.Tensor,
@@ -457,15 +567,19 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         generator: torch.Generator | None,
         noise: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The whole way of one image, `(1, 3, height, width)` in [0, 1] on the CPU, and back; every stage but the last works in tiles."""
+        """The whole way of one image, `(1, 3, height, width)` on the CPU, and back, in [0, 1]; every stage but the last works in tiles.
+
+        Beside `pixels`, which may be of 8 or 16 bits, there is one buffer in single precision of the image's size: the estimate, over which
+        the decoded image is written, bent by the tone curves and handed out.
+        """
         scale, tile_size = self.latent_scale_factor, settings.tile_size
         height, width = pixels.shape[2:]
         rows, columns = (-(-side // self.size_multiple) * self.size_multiple // scale for side in (height, width))
         grid = TileGrid(rows, columns, None if tile_size is None else tile_size // scale, settings.tile_overlap // scale)
         passes = 1 if settings.num_inference_steps == 0 else settings.num_inference_steps + 2
         with self.progress_bar(total=len(grid) * passes) as bar:
-            estimate, lq_hidden_states = self.encode_lq(pixels, grid, bar)
-            image, latents = estimate, None
+            estimate, lq_hidden_states = self.encode_lq(pixels, grid, bar, features=settings.num_inference_steps > 0)
+            latents = None
             if settings.num_inference_steps:
                 latents = self.denoise(estimate, lq_hidden_states, conditioning, settings, grid, pixels.shape, generator, noise, bar)
             del lq_hidden_states
@@ -475,29 +589,32 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
                 encoded = self.encode_estimate(estimate, grid)
                 return encoded if latents is None else latents + encoded
             if latents is not None:
-                image = self.decode_latents(latents, estimate, grid, settings.fidelity, bar)
-        del estimate
-        image = image[..., :height, :width]
+                self.decode_latents(latents, estimate, grid, settings.fidelity, bar)
+            del latents
+        image = estimate[..., :height, :width]
         if self.tone is not None and settings.tone != "off":
             curves = self.tone(_to_module(self.tone.thumbnail(image), self.tone, self._execution_device), settings.tone)
             if curves.any():  # a shut gate changes nothing
-                image = self.tone.apply_curves(image, curves.to(image.device))
+                self.tone.apply_curves(image, curves.to(image.device), out=image)
         return image.add_(1).div_(2).clamp_(0, 1)
 
-    def encode_lq(self, pixels: torch.Tensor, grid: TileGrid, bar) -> tuple[torch.Tensor, torch.Tensor]:
-        """The LQ encoder on every tile: its estimate of the whole padded image in [-1, 1], on the CPU, and all tiles' features, a batch."""
+    def encode_lq(self, pixels: torch.Tensor, grid: TileGrid, bar, *, features: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+        """The LQ encoder on every tile: its estimate of the whole padded image in [-1, 1], on the CPU, and all tiles' features, a batch
+        (or none, where nothing is to be denoised)."""
         scale = self.latent_scale_factor
-        estimate, lq_hidden_states = pixels.new_zeros(1, 3, grid.height * scale, grid.width * scale), pixels.new_empty(0)
+        estimate, lq_hidden_states = torch.zeros(1, 3, grid.height * scale, grid.width * scale), torch.empty(0)
         for index, tile in enumerate(grid.tiles(scale)):
             # Padded and scaled tile by tile: a second copy of a large photograph would be a fifth of all memory.
-            lq = _pad_to_multiple(tile.of(pixels), self.size_multiple).mul(2).sub_(1)
+            lq = _pad_to_multiple(_light(tile.of(pixels)), self.size_multiple).mul(2).sub_(1)
             encoded = self.lq_encoder(_to_module(lq, self.lq_encoder, self._execution_device))
             tile.of(estimate).add_(encoded.estimate.float().cpu() * tile.weight)
+            bar.update()
+            if not features:
+                continue
             if index == 0:
                 # One block: small ones that stay, between large ones that go, would break the memory of a large photograph to pieces.
                 lq_hidden_states = encoded.lq_hidden_states.new_empty(len(grid), *encoded.lq_hidden_states.shape[1:])
             lq_hidden_states[index] = encoded.lq_hidden_states[0]
-            bar.update()
         return estimate, lq_hidden_states
 
     def encode_estimate(self, estimate: torch.Tensor, grid: TileGrid) -> torch.Tensor:
@@ -635,16 +752,26 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         )
         return ids.to(text_embeds.device).repeat(len(text_embeds), 1)
 
-    def decode_latents(self, latents: torch.Tensor, estimate: torch.Tensor, grid: TileGrid, fidelity: float, bar) -> torch.Tensor:
-        """Latents -> image in [-1, 1] on the CPU, tile by tile, blended."""
-        device = self._execution_device
-        image = torch.zeros_like(estimate)
-        for tile, blend in zip(grid.tiles(device=device), grid.tiles(self.latent_scale_factor), strict=True):
+    def decode_latents(self, latents: torch.Tensor, estimate: torch.Tensor, grid: TileGrid, fidelity: float, bar) -> None:
+        """Latents -> image in [-1, 1] on the CPU, tile by tile, blended; it is written over `estimate`, row of tiles by row."""
+        device, scale = self._execution_device, self.latent_scale_factor
+        # What is not complete yet: from row `top` on, as high as the tiles are.
+        band, top = torch.zeros_like(estimate[..., : grid.row_spans[0][1] * scale, :]), 0
+        for tile, blend in zip(grid.tiles(device=device), grid.tiles(scale), strict=True):
+            if complete := blend.rows.start - top:  # rows that no tile from here on reaches
+                estimate[..., top : blend.rows.start, :] = band[..., :complete, :]
+                band[..., :-complete, :] = band[..., complete:, :].clone()
+                band[..., -complete:, :] = 0
+                top = blend.rows.start
             pixels, part = (_to_module(tensor, self.vae, device) for tensor in (blend.of(estimate), tile.of(latents)))
-            decoded = decode_latents(self.vae, part, pixels, residual=self.unet.config.latent_residual, fidelity=fidelity)
-            blend.of(image).add_(decoded.float().cpu() * blend.weight)
+            decoded = self.decode_tile(part, pixels, fidelity)
+            band[..., blend.columns].add_(decoded.float().cpu() * blend.weight)
             bar.update()
-        return image
+        estimate[..., top:, :] = band
+
+    def decode_tile(self, latents: torch.Tensor, estimate: torch.Tensor, fidelity: float) -> torch.Tensor:
+        """Latents and estimate of a tile, as the autoencoder takes them -> its image in [-1, 1]; see [`decode_latents`]."""
+        return decode_latents(self.vae, latents, estimate, residual=self.unet.config.latent_residual, fidelity=fidelity)
 
     def save_pretrained(self, save_directory: str | Path, *args, **kwargs) -> None:
         """As `DiffusionPipeline.save_pretrained`; refuses a pipeline with adapters, whose weights have other names."""
@@ -668,7 +795,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         own_source = Path(inspect.getsourcefile(type(self)))
         index["_class_name"] = [own_source.stem, type(self).__name__]
         sources = {folder / own_source.name: own_source}
-        for helper in (TileGrid, COLOR_FIXES["adain"], FoundIRLoraLoaderMixin, DispatchedAttnProcessor):
+        for helper in (TileGrid, COLOR_FIXES["adain"], FoundIRLoraLoaderMixin, DispatchedAttnProcessor, MemoryPlan):
             source = Path(inspect.getsourcefile(helper))
             sources[folder / source.name] = source
         for name, component in self.components.items():
@@ -745,6 +872,14 @@ def decode_latents(vae: ModelMixin, latents: torch.Tensor, estimate: torch.Tenso
     return image
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that an allocation failed; of main memory PyTorch says it in words only."""
+    said = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED", "bad_alloc")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    )
+
+
 def enlarge(pixels: torch.Tensor, upscale: float, *, limit: bool = True) -> torch.Tensor:
     """Bicubic enlargement of `(batch, channels, height, width)` to exactly `round(side * upscale)`; the same tensor if there is none.
     What overshoots [0, 1] is cut off unless `limit` says otherwise."""
@@ -771,7 +906,7 @@ def _to_module(tensor: torch.Tensor, module: ModelMixin, device: torch.device) -
 
 
 def _as_tensors(image: ImageInput | list[ImageInput]) -> tuple[list[torch.Tensor], bool]:
-    """Any accepted input -> tensors `(1, 3, height, width)` in [0, 1] on the CPU, and whether the input was one stacked batch."""
+    """Any accepted input -> tensors `(1, 3, height, width)` on the CPU, in [0, 1] or of 8 or 16 bits, and whether it was one batch."""
     if isinstance(image, list | tuple):
         tensors = [_as_tensor(entry, f"image[{i}]") for i, entry in enumerate(image)]
         if any(len(t) != 1 for t in tensors):
@@ -787,11 +922,13 @@ def _as_tensors(image: ImageInput | list[ImageInput]) -> tuple[list[torch.Tensor
 
 def _as_tensor(image: ImageInput, name: str) -> torch.Tensor:
     if isinstance(image, PIL.Image.Image):
-        image = np.asarray(image.convert("RGB"))
+        image = np.array(image.convert("RGB"))
     if isinstance(image, np.ndarray):
-        tensor = torch.from_numpy(np.array(image, copy=True))
+        # Read and never written; but PyTorch wants to be allowed to write, and knows no steps backwards.
+        held = image if image.flags.writeable and min(image.strides, default=1) > 0 else image.copy()
+        tensor = torch.from_numpy(held)
         tensor = tensor.movedim(-1, -3) if tensor.ndim in (3, 4) else tensor
-        tensor = tensor.float() / 255 if image.dtype == np.uint8 else tensor.float()
+        tensor = tensor if image.dtype in (np.uint8, np.uint16) else tensor.float()
         layout = "(height, width, 3)"
     elif isinstance(image, torch.Tensor):
         if not image.is_floating_point():
@@ -805,9 +942,14 @@ def _as_tensor(image: ImageInput, name: str) -> torch.Tensor:
         tensor = tensor[None]
     if tensor.ndim != 4 or tensor.shape[1] != 3 or 0 in tensor.shape[2:]:
         raise ValueError(f"`{name}` must be {layout} or a batch of that, got shape {tuple(image.shape)}.")
-    if not bool(tensor.isfinite().all()) or tensor.min() < 0 or tensor.max() > 1:
+    if tensor.is_floating_point() and not (tensor.amin() >= 0 and tensor.amax() <= 1):  # NaN fails too
         raise ValueError(f"`{name}` must hold finite numbers in [0, 1].")
     return tensor
+
+
+def _light(pixels: torch.Tensor) -> torch.Tensor:
+    """Numbers of 8 or 16 bits as light in [0, 1], in single precision; light as it is."""
+    return pixels if pixels.is_floating_point() else pixels.float().div_(torch.iinfo(pixels.dtype).max)
 
 
 def _as_output(restored: list[torch.Tensor], output_type: str, is_batch: bool):
@@ -817,4 +959,6 @@ def _as_output(restored: list[torch.Tensor], output_type: str, is_batch: bool):
         arrays = [t[0].permute(1, 2, 0).numpy() for t in restored]
         return np.stack(arrays) if is_batch or len({a.shape for a in arrays}) == 1 else arrays
     same_size = len({t.shape for t in restored}) == 1
+    if len(restored) == 1:
+        return restored[0]  # a copy of a large photograph would be a third of its memory
     return torch.cat(restored) if is_batch or same_size else [t[0] for t in restored]

@@ -12,6 +12,7 @@ from pathlib import Path
 import gradio as gr
 
 from ..formats.photograph import PhotoError
+from ..pipelines.pipeline_foundir import is_out_of_memory
 from .line import LineFullError
 from .settings import SettingError
 from .work import StoppedError
@@ -53,7 +54,7 @@ def without_options(text: str) -> str:
 
 
 def _type_and_words(error: BaseException) -> tuple[str, str]:
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+    if is_out_of_memory(error):
         return "OutOfMemory", _OUT_OF_MEMORY
     for kind, title in ((PhotoError, "PhotoError"), (SettingError, "SettingError"), (LineFullError, "Busy"), (StoppedError, "Cancelled")):
         if isinstance(error, kind):

@@ -97,6 +97,7 @@ def test_the_shipped_source_is_the_package_s_to_the_byte(pipeline, tmp_path):
         "color_fix_foundir.py",
         "lora_foundir.py",
         "lq_encoder/lq_encoder_foundir.py",
+        "memory_foundir.py",
         "pipeline_foundir.py",
         "tiling_foundir.py",
         "tone/tone_curves_foundir.py",

@@ -20,12 +20,14 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 from test_loop import CONFIG, PIXELS_IN_PARTS, SHARED, in_two_processes, rows
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from torch.multiprocessing import ProcessExitedException
 
 from foundir_hf.adapters.attach import AdapterConfig
 from foundir_hf.training import loop, objectives
-from foundir_hf.training.build import build_modules
-from foundir_hf.training.checkpoints import find_checkpoint
+from foundir_hf.training.build import build_modules, prepare_modules
+from foundir_hf.training.checkpoints import find_checkpoint, read_progress
 from foundir_hf.training.config import TrainConfig
+from foundir_hf.training.equilibrium import DataEquilibriumScheduler
 from foundir_hf.training.preemption import PreemptedError
 from foundir_hf.training.sharding import AVERAGES, check_sharding
 
@@ -183,3 +185,59 @@ def test_a_checkpoint_of_the_other_kind_is_refused(tmp_path):
     check_sharding(launched(DistributedType.FSDP), RECIPE, tmp_path)
     with pytest.raises(ValueError, match="was written with sharded weights, this run has whole ones"):
         check_sharding(launched(DistributedType.MULTI_GPU), RECIPE, tmp_path)
+
+
+# --- The paper's recipe ---
+
+
+def _sdxl_recipe(base: Path) -> TrainConfig:
+    config = TrainConfig.from_yaml(Path(__file__).parents[2] / "training" / "configs" / "sdxl.yaml")
+    small = {"steps": 3, "warmup_steps": 1, "crop_size": 32, "context_size": 32, "batch_size": 4, "micro_batch_size": 1}
+    stages = tuple(
+        replace(
+            stage,
+            **small,
+            tasks={name: stage.tasks[name] for name in ("camera_noise", "haze")},
+            equilibrium=replace(stage.equilibrium, interval=1),
+        )
+        for stage in config.stages
+    )
+    changes = {"mixed_precision": "no", "reference_samples": 1, "reference_size": 32, "checkpoint_minutes": 0}
+    return replace(config, stages=stages, initial_checkpoint=str(base), **changes)
+
+
+def _train_sdxl(number: int, base: Path, data: Path, output: Path, killed_at: int | None) -> None:
+    _shard("fsdp.yaml")
+    forward, calls = objectives.FoundIRModules.forward, count()
+    update, shares = DataEquilibriumScheduler.update, []
+
+    def killed(*arguments):
+        if next(calls) == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return forward(*arguments)
+
+    def told(scheduler, step, scores=None):
+        shares.append(update(scheduler, step, scores))
+        (output.parent / f"shares-{number}.json").write_text(json.dumps(shares))
+        return shares[-1]
+
+    objectives.FoundIRModules.forward, DataEquilibriumScheduler.update = killed, told
+    config = _sdxl_recipe(base)
+    loop.train(config, *prepare_modules(config), data, output)
+
+
+@pytest.mark.skipif("FOUNDIR_KILLS" not in os.environ, reason="half a minute; FOUNDIR_KILLS=1 runs it")
+def test_the_paper_s_recipe_sharded_and_killed_goes_on_to_the_weights_of_an_undisturbed_run(folder, data, tmp_path):
+    with pytest.raises(ProcessExitedException):
+        in_two_processes(_train_sdxl, folder, data, tmp_path / "run", 9)  # in the second of three updates of the second stage
+    assert read_progress(find_checkpoint(tmp_path / "run")).stage == 1
+    in_two_processes(_train_sdxl, folder, data, tmp_path / "run", None)
+    resumed = [json.loads((tmp_path / f"shares-{number}.json").read_text()) for number in (0, 1)]
+    assert resumed[0] == resumed[1]  # what one process decides, all do
+    in_two_processes(_train_sdxl, folder, data, tmp_path / "whole", None)
+    one, two = weights(tmp_path / "whole" / "joint"), weights(tmp_path / "run" / "joint")
+    assert one.keys() == two.keys()
+    assert [name for name in one if not torch.equal(two[name], one[name])] == []
+    one, two = ((tmp_path / name / "equilibrium-joint.json").read_text() for name in ("whole", "run"))
+    assert one == two
+    assert len({json.dumps(row["proportions"]) for row in json.loads(one)["rounds"]}) > 1
