@@ -168,6 +168,7 @@ def test_replay_repeats_another_run_at_its_own_length(tmp_path):
 def test_a_wrong_configuration_is_refused_by_name(changes, message):
     with pytest.raises(ValueError, match=message):
         EquilibriumConfig(**changes)
+    assert EquilibriumConfig(interval=1).interval == 1  # a round at every update
 
 
 def test_a_share_below_the_floor_at_the_beginning_is_refused():
