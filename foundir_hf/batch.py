@@ -102,6 +102,7 @@ class Batch:
         decoder: Decoder | None = None,
     ):
         self.plan, self.write, self.overwrite, self.limits, self.records = plan, write, overwrite, limits, records
+        self._early: dict[Job, Future[tuple[str, Photo]]] = {}  # what was decoded while the model was loaded
         self._load, self.decoder, self._decoder_stays = load, decoder or Decoder(), decoder is not None
         self.settings = json.loads(json.dumps(settings))  # as the manifest reads it back
         known, self._seems_done = self._known(), True
@@ -132,8 +133,7 @@ class Batch:
         """Restores; yields each photograph's result once its file is whole and the manifest has it. Raises `OSError` without a manifest."""
         try:
             if not self._seems_done:  # or else perhaps nothing is to be restored; a manifest is there then
-                self.decoder.start()  # it imports its libraries meanwhile
-                _ = self.restore
+                self._load_beside_decoding()
             yield from self._run()
         finally:  # whatever raises, the model's loading too
             self._end_decoder()
@@ -201,6 +201,30 @@ class Batch:
         restored = self.restore(Photo(noise))
         return (time.perf_counter() - start) / _megapixels(restored.size), False
 
+    def _load_beside_decoding(self) -> None:
+        """Loads the model, which takes seconds of imports, and decodes the first photograph meanwhile. Raises what loading does."""
+        todo = [job for job in self.plan.jobs if self.overwrite or not job.target.exists()]
+        with ThreadPoolExecutor(1) as reader:
+            self._early = {job: reader.submit(self._decoded, job) for job in todo[:1]}
+            try:
+                _ = self.restore
+            except BaseException:
+                self._end_decoder()  # nobody waits for what it decodes
+                raise
+
+    def _decoded(self, job: Job) -> tuple[str, Photo]:
+        data = self._bytes(job)
+        return _sha256(data), self.decoder.decode(data, job.source, self.limits)
+
+    def _bytes(self, job: Job) -> bytes:
+        return within(self.limits.seconds, partial(read_file, job.source, self.limits), "reading it")
+
+    def _photo(self, job: Job, data: bytes, digest: str) -> Photo:
+        early = self._early.pop(job, None)
+        if early is not None and (early.exception() or early.result()[0] == digest):  # of the file as it is now
+            return early.result()[1]
+        return self.decoder.decode(data, job.source, self.limits)
+
     def _next(self, manifest: Manifest, todo: deque[Job], stop: threading.Event) -> _Work | Result | None:
         """The next photograph that no other process has, decoded; or what is known of it already; none when all are seen to."""
         waiting = 0
@@ -217,13 +241,13 @@ class Batch:
     def _read(self, manifest: Manifest, job: Job) -> _Work | Result:
         record = self._record(job)
         try:
-            data = within(self.limits.seconds, partial(read_file, job.source, self.limits), "reading it")
+            data = self._bytes(job)
             record["input_sha256"] = _sha256(data)
             manifest.refresh()
             if job.target.exists() and self._is_done(job, record["input_sha256"], manifest.records):
                 manifest.release(self.plan.output(job))
                 return Result(job, {**manifest.records[self.plan.output(job)], "status": "skipped"})
-            return _Work(job, record, self.decoder.decode(data, job.source, self.limits))
+            return _Work(job, record, self._photo(job, data, record["input_sha256"]))
         except Exception as error:
             return self._failed(manifest, job, record, error)
 

@@ -1,4 +1,7 @@
-"""Loading pipelines with the installed package's classes: no remote code, no trust flag."""
+"""Loading pipelines with the installed package's classes: no remote code, no trust flag.
+
+torch and the pipeline, which take seconds to import, are imported where they are used: a checkpoint is found, and hashed, without them.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ import json
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from huggingface_hub import hf_hub_download, snapshot_download
-from safetensors import safe_open
 
 from .files import file_sha256
-from .pipelines.pipeline_foundir import FoundIRPipeline, installed_index
+
+if TYPE_CHECKING:
+    import torch
+
+    from .pipelines.pipeline_foundir import FoundIRPipeline
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 DEFAULT_CHECKPOINT = "tiny"
@@ -81,6 +86,10 @@ def load_pipeline(
         revision: Of a Hub repository.
         kwargs: Of [`FoundIRPipeline.from_pretrained`]: `variant`, `low_cpu_mem_usage`, `quantization_config`, components, ...
     """
+    import torch
+
+    from .pipelines.pipeline_foundir import FoundIRPipeline, installed_index
+
     device = torch.device(device)
     dtype = dtype or kwargs.pop("torch_dtype", None) or (torch.float16 if device.type == "cuda" else torch.float32)
     installed_index(read_index(checkpoint, revision), str(checkpoint))  # before the weights are fetched
@@ -90,6 +99,8 @@ def load_pipeline(
 
 def stored_dtype(folder: Path) -> torch.dtype:
     """The floating point type that a checkpoint's weight files have, by the first tensor of the first."""
+    from safetensors import safe_open
+
     with safe_open(min(folder.rglob("*.safetensors")), framework="pt") as file:
         return file.get_tensor(next(iter(file.keys()))).dtype
 

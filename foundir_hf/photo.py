@@ -1,15 +1,16 @@
-"""Photographs as files: what is not the picture goes around the model and comes out unchanged, and numbers keep their depth."""
+"""Photographs as files: what is not the picture goes around the model and comes out unchanged, and numbers keep their depth.
+
+torch and the pipeline, which take seconds to import, are imported where they are used: reading and writing need neither.
+"""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from .files import write_whole
 from .formats import exif, jpeg, png, raster, resources, tiff, xmp
@@ -17,7 +18,11 @@ from .formats.names import WRITERS
 from .formats.photograph import Metadata, Photo, PhotoError, as_light, as_type
 from .formats.reading import read_photo, reason
 from .formats.record import is_record_alone
-from .pipelines.pipeline_foundir import FoundIRPipeline, enlarge
+
+if TYPE_CHECKING:
+    import torch
+
+    from .pipelines.pipeline_foundir import FoundIRPipeline
 
 __all__ = ["WRITERS", "Metadata", "Photo", "PhotoError", "encode_photo", "read_photo", "restore_photo", "write_photo"]
 
@@ -147,6 +152,10 @@ def restore_photo(pipeline: FoundIRPipeline, photo: Photo, **options: Any) -> Ph
         photo: From [`read_photo`]. With `strength=0` and no enlargement it comes back as it is.
         options: Of [`FoundIRPipeline.__call__`].
     """
+    import torch
+
+    from .pipelines.pipeline_foundir import enlarge
+
     upscale = float(options.get("upscale", 1))
     if options.get("strength", 1) == 0 and upscale == 1:
         return photo
@@ -180,6 +189,9 @@ def restore_photo(pipeline: FoundIRPipeline, photo: Photo, **options: Any) -> Ph
 
 def _spread(colours: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """Colours `(1, channels, height, width)` that cannot be seen, filled in from those around them, coarse to fine: no dark rims."""
+    import torch
+    import torch.nn.functional as F
+
     if bool(known.all()) or min(colours.shape[2:]) < 2:
         return colours
     weight = known.float()

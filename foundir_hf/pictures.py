@@ -86,5 +86,5 @@ def write_picture(image: Image.Image, path: Path, quality: int = 85) -> None:
     if suffix == ".png":
         image.save(encoded, "PNG", optimize=True)
     else:
-        image.save(encoded, "JPEG", quality=quality, subsampling=0, optimize=True)
+        image.save(encoded, "JPEG", quality=quality, subsampling=0, optimize=True, progressive=True)
     write_whole(path, encoded.getvalue())

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from foundir_hf.cli import main
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "foundir_hf"
 HUB_CODE = sorted(PACKAGE.rglob("*_foundir.py"))
@@ -161,9 +163,26 @@ def test_the_space_and_the_scripts_use_the_public_names_only():
             assert used <= public, f"{path.name}: {used - public}"
 
 
-def test_importing_the_package_does_not_wait_for_torch():
-    code = "import sys, foundir_hf; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_what_needs_no_model_does_not_wait_for_torch(photo, checkpoint, tmp_path):
+    """torch and diffusers take five seconds to import: not for help, or what is done already; for mistakes see test_batch.py."""
+    photo.save(tmp_path / "a.png")
+    restore = ["restore", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]
+    assert main(restore) == 0
+    code = """
+import sys
+import foundir_hf
+from foundir_hf.cli import main
+for arguments in (["restore", "--help"], sys.argv[1:]):
+    try:
+        main(arguments)
+    except SystemExit as stop:
+        assert stop.code == 0
+    assert not {"torch", "diffusers", "transformers"} & sys.modules.keys(), arguments
+"""
+    done = subprocess.run([sys.executable, "-c", code, *restore], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage: foundir restore" in done.stdout
+    assert "(restored before)" in done.stdout
 
 
 def test_every_public_name_resolves_and_a_wrong_one_does_not():
@@ -193,3 +212,8 @@ def test_nothing_loads_pickles_or_loosely():
         if path.name == "convert.py":  # the one reader of other people's pickles, by the restricted unpickler
             text = text.replace('torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)', "")
         assert not re.search(r"torch\.load\(|pickle\.load|weights_only\s*=\s*False|strict\s*=\s*False", text), path.name
+
+
+def test_pre_commit_has_the_ruff_that_is_installed():
+    revisions = re.findall(r"ruff-pre-commit\n    rev: v(\S+)", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert revisions == re.findall(r"^ruff==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE) != []

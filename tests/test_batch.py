@@ -18,10 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from processes import Command
 
 from foundir_hf.batch import Batch, Result
 from foundir_hf.cli import main
 from foundir_hf.files import file_sha256
+from foundir_hf.formats.decoder import Decoder
+from foundir_hf.formats.limits import DEFAULT_LIMITS
 from foundir_hf.manifest import MANIFEST, Manifest, read_records
 from foundir_hf.photo import Photo
 from foundir_hf.plan import plan_photos
@@ -83,6 +86,31 @@ def lines(out: Path) -> list[dict]:
 def contents(folder: Path) -> dict[str, bytes]:
     """Files by relative path, but for the manifest."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST}
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_the_first_photograph_is_decoded_while_the_model_loads(photos, out, changed):
+    first, decoded = photos / "one.png", []
+
+    class Counting(Decoder):
+        def decode(self, data, path, limits=DEFAULT_LIMITS):
+            decoded.append(path)
+            ready.set()
+            return super().decode(data, path, limits)
+
+    def load():
+        assert ready.wait(60)
+        if changed:
+            shutil.copy(photos / "deep" / "three.png", first)
+        return turn
+
+    ready = threading.Event()
+    with Counting() as decoder:
+        results = list(Batch(plan_photos([first, photos / "two.jpg"], out), load, SETTINGS, decoder=decoder).run())
+    assert [result.status for result in results] == ["restored"] * 2
+    assert decoded == [first, *[first] * changed, photos / "two.jpg"]
+    with Image.open(first) as image, Image.open(out / "one.png") as turned:
+        assert np.array_equal(np.asarray(image)[::-1, ::-1], np.asarray(turned))
 
 
 # The manifest
@@ -234,12 +262,6 @@ def test_a_file_that_was_being_written_is_written_again(photos, out):
     assert contents(out) == whole
 
 
-def start(*arguments) -> subprocess.Popen:
-    """The command line as a process of its own."""
-    command = [sys.executable, "-m", "foundir_hf.cli", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def many(folder: Path, photo: Image.Image, count: int) -> None:
     """`count` different photographs in a folder."""
     folder.mkdir()
@@ -283,7 +305,7 @@ def test_the_command_line_killed_goes_on_to_the_same_bytes(run, photo, tmp_path,
     many(tmp_path / "many", photo, 8)
     arguments = ("restore", tmp_path / "many", "--checkpoint", checkpoint, "-o")
     assert run(*arguments, tmp_path / "whole")[0] == 0
-    process = start(*arguments, out)
+    process = Command("foundir_hf.cli", *arguments, out)
     wait_for_lines(out / MANIFEST, 3, lambda: process.poll() is None)
     process.kill()
     process.communicate()
@@ -298,7 +320,7 @@ def test_the_command_line_killed_goes_on_to_the_same_bytes(run, photo, tmp_path,
 def test_two_processes_share_a_folder(photo, tmp_path, checkpoint, out):
     many(tmp_path / "many", photo, 12)
     arguments = ("restore", tmp_path / "many", "-o", out, "--checkpoint", checkpoint)
-    processes = [start(*arguments) for _ in range(2)]
+    processes = [Command("foundir_hf.cli", *arguments) for _ in range(2)]
     told = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     restored = [line["output"] for line in lines(out) if line["status"] == "restored"]
@@ -481,33 +503,35 @@ def test_what_is_piped_in_may_become_a_file_and_is_called_by_its_dash(run, photo
     assert told == ["foundir: -: cannot be read: not an image of a known format"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("", "-o", "out"), "must not be empty"),
-        (("one.png", "-o", ""), "must not be empty"),
-        (("-o", "out"), "nothing to restore"),
-        (("-", "one.png", "-o", "out"), "single photograph"),
-        (("one.png", "two.jpg", "-o", "-"), "single photograph"),
-        (("-", "-o", "out"), "has no name"),
-        (("one.png", "-o", "x.png", "--format", "png"), "`--format` is for"),
-        (("one.png", "-o", "-", "--json"), "--json"),
-        (("one.png", "-o", "-", "--format", "heic"), "--format"),
-        (("one.png", "-o", "x.heic"), "cannot write .heic"),
-        (("--files-from", "nowhere", "-o", "out"), "nowhere"),
-        (("nowhere.png", "-o", "out"), "no such file or folder"),
-        (("n" * 300, "-o", "out"), "File name too long"),
-    ],
-    ids=lambda value: "-".join(value)[:40] if isinstance(value, tuple) else "",
-)
-def test_what_needs_no_model_is_refused_before_torch_is_imported(photos, arguments, said):
-    code = "import sys; from foundir_hf.cli import main\ntry: code = main()\nexcept SystemExit as stop: code = stop.code\n"
-    code += "assert 'torch' not in sys.modules\nsys.exit(code)"
-    command = [sys.executable, "-c", code, "restore", *arguments]
+WRONG = [
+    (("", "-o", "out"), "must not be empty"),
+    (("one.png", "-o", ""), "must not be empty"),
+    (("-o", "out"), "nothing to restore"),
+    (("-", "one.png", "-o", "out"), "single photograph"),
+    (("one.png", "two.jpg", "-o", "-"), "single photograph"),
+    (("-", "-o", "out"), "has no name"),
+    (("one.png", "-o", "x.png", "--format", "png"), "`--format` is for"),
+    (("one.png", "-o", "-", "--json"), "--json"),
+    (("one.png", "-o", "-", "--format", "heic"), "--format"),
+    (("one.png", "-o", "x.heic"), "cannot write .heic"),
+    (("--files-from", "nowhere", "-o", "out"), "nowhere"),
+    (("nowhere.png", "-o", "out"), "no such file or folder"),
+    (("n" * 300, "-o", "out"), "File name too long"),
+]
+
+
+def test_what_needs_no_model_is_refused_before_torch_is_imported(photos):
+    """All in one process, which would import torch once for all."""
+    code = "import json, os, sys; from foundir_hf.cli import main\n"
+    code += "for arguments in json.loads(sys.argv[1]):\n"
+    code += " try: code = main(['restore', *arguments])\n except SystemExit as stop: code = stop.code\n"
+    code += " print(code, sorted(os.listdir()), 'torch' in sys.modules)"
+    command = [sys.executable, "-c", code, json.dumps([arguments for arguments, _ in WRONG])]
     done = subprocess.run(command, cwd=photos, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-    assert said in done.stderr
-    assert sorted(os.listdir(photos)) == ["deep", "one.png", "two.jpg"]
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["2 ['deep', 'one.png', 'two.jpg'] False"] * len(WRONG)
+    for (arguments, said), line in zip(WRONG, done.stderr.splitlines(), strict=True):
+        assert said in line, arguments
 
 
 def test_names_that_the_terminal_cannot_spell_are_escaped(photos, out, checkpoint, tmp_path):

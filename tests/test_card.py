@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,9 +26,9 @@ def card(monkeypatch):
     return card
 
 
-def test_the_card_is_what_the_figures_say():
-    done = subprocess.run([sys.executable, str(BENCHMARKS / "card.py"), "--check"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_the_card_is_what_the_figures_say(card, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["card.py", "--check"])
+    card.main()  # or else SystemExit
 
 
 def test_a_number_that_was_changed_by_hand_is_noticed(card):

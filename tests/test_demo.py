@@ -26,7 +26,7 @@ def pixels(path) -> np.ndarray:
         return np.asarray(image)
 
 
-def test_the_demo_draws_a_picture_and_a_row_for_every_task(pipeline, samples, tmp_path):
+def test_the_demo_draws_a_picture_and_a_row_for_every_task_and_an_overview_of_two_a_row(pipeline, samples, tmp_path):
     out = tmp_path / "deep" / "demo"
     lines = demo.run_demo(pipeline, out, seed=3).splitlines()
     assert lines[0] == "| task | images | input dB | output dB | gain |"
@@ -47,13 +47,9 @@ def test_the_demo_draws_a_picture_and_a_row_for_every_task(pipeline, samples, tm
         else:
             assert row[2] == f"{psnr(damaged, truth):.2f}"
             assert not np.array_equal(damaged, truth)
-
-
-def test_the_overview_shows_two_tasks_a_row(pipeline, samples, tmp_path):
-    demo.run_demo(pipeline, tmp_path / "out")
     heights = [round(height * 300 / width) for width, height in ((72, 56), (48, 40))]  # the samples take turns
     rows = (len(demo.DEMO_TASKS) + 1) // 2
-    overview = pixels(tmp_path / "out" / "overview.png")
+    overview = pixels(out / "overview.png")
     assert overview.shape == (rows * (20 + max(heights)), 1800, 3)
     for row in range(rows):
         top = row * (20 + max(heights)) + 20

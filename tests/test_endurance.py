@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from processes import Command
 
 from foundir_hf.batch import Batch
 from foundir_hf.cli import main
@@ -52,20 +53,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST}
 
 
-def command(*arguments) -> list[str]:
-    return [sys.executable, "-m", "foundir_hf.cli", *map(str, arguments)]
-
-
 def test_the_command_killed_at_random_moments_ends_with_the_same_bytes(photo, tmp_path, checkpoint):
     """From its start to its end: before the model is loaded, while a file is written, when all is done."""
     source, out = many(tmp_path / "many", photo, 30), tmp_path / "out"
     arguments = ("restore", source, "--checkpoint", CHECKPOINT or checkpoint, "-o")
+    assert Command("foundir_hf.cli", "--version").wait() == 0  # what all are forked from has imported its libraries now
     start = time.monotonic()
-    subprocess.run(command(*arguments, tmp_path / "whole"), check=True, capture_output=True)
+    assert Command("foundir_hf.cli", *arguments, tmp_path / "whole").wait() == 0
     whole, lasted = contents(tmp_path / "whole"), time.monotonic() - start
     moments, killed = random.Random(1), 0
     for _ in range(KILLS):
-        process = subprocess.Popen(command(*arguments, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = Command("foundir_hf.cli", *arguments, out)
         time.sleep(moments.uniform(0.3, 1) * lasted)
         process.kill()
         killed += process.wait() == -signal.SIGKILL
@@ -73,9 +71,10 @@ def test_the_command_killed_at_random_moments_ends_with_the_same_bytes(photo, tm
             assert ".foundir-" in name or data == whole[name]
         if len(contents(out)) == len(whole) if out.exists() else False:
             shutil.rmtree(out)  # all was done: kill it on the way again
-    done = subprocess.run(command(*arguments, out), check=True, capture_output=True, text=True)
+    done = Command("foundir_hf.cli", *arguments, out)
+    assert done.communicate()[0].count(" -> ") == 30
+    assert done.returncode == 0
     assert killed
-    assert done.stdout.count(" -> ") == 30
     assert contents(out) == whole  # and nothing half written beside it
     restored = [record for record in map(str.strip, (out / MANIFEST).read_text().splitlines()) if '"status": "restored"' in record]
     assert len(restored) == 30  # nothing twice
@@ -118,8 +117,9 @@ def test_names_of_many_scripts_come_through(photo, tmp_path, checkpoint):
     (tmp_path / "photos").mkdir()
     for number, name in enumerate(SCRIPTS):
         Image.fromarray(np.roll(np.asarray(photo), number, axis=1)).save(tmp_path / "photos" / f"{name}.png")
+    arguments = ["restore", tmp_path / "photos", "-o", tmp_path / "out", "--checkpoint", checkpoint, "--strength", "0"]
     done = subprocess.run(
-        command("restore", tmp_path / "photos", "-o", tmp_path / "out", "--checkpoint", checkpoint, "--strength", "0"),
+        [sys.executable, "-m", "foundir_hf.cli", *arguments],
         capture_output=True,
         check=False,
         env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"},

@@ -36,7 +36,6 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
         arguments: Of `foundir restore`.
         plan, records: See [`Batch`].
     """
-    quiet_libraries()
     from ..batch import Batch
     from ..photo import write_photo
 
@@ -54,6 +53,7 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
     record = restoration_record(str(arguments.checkpoint), facts["weights"], options, arguments.seed)
 
     def load_model() -> Callable[[Photo], Photo]:
+        quiet_libraries()  # before anything imports them, which takes seconds
         from ..deadline import stops_after
         from ..formats.record import with_record
         from ..photo import restore_photo

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,26 +87,6 @@ def test_plain_peft_reads_every_component(adapter, base):
     for name in ("lq_encoder", "unet", "tone"):
         PeftModel.from_pretrained(getattr(pipe, name), adapter[0], subfolder=name)
     assert torch.allclose(restored(pipe), adapter[1], atol=1e-5)
-
-
-@pytest.mark.parametrize("adapter", ["adaptir"], indirect=True)
-def test_plain_peft_reads_it_in_a_process_of_its_own_that_has_imported_the_method(adapter, base, tmp_path):
-    folder, expected = adapter
-    save_file({"image": expected}, tmp_path / "expected.safetensors")
-    code = f"""
-import foundir_hf.adapters.adaptir, torch
-from peft import PeftModel
-from safetensors.torch import load_file
-from foundir_hf import load_pipeline
-from small import restored
-pipe = load_pipeline({str(base)!r})
-for name in ("lq_encoder", "unet", "tone"):
-    PeftModel.from_pretrained(getattr(pipe, name), {str(folder)!r}, subfolder=name)
-assert torch.allclose(restored(pipe), load_file({str(tmp_path / "expected.safetensors")!r})["image"], atol=1e-5)
-"""
-    tests = Path(__file__).parents[1]
-    code = f"import sys; sys.path += [{str(tests)!r}, {str(tests / 'adapters')!r}]\n" + code
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_saving_again_replaces_an_adapter_and_nothing_else(adapter, base, tmp_path):

@@ -6,8 +6,6 @@ import hashlib
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
+from processes import Command
 from safetensors.torch import load_file
 
 from foundir_hf.adapters.attach import AdapterConfig
@@ -251,13 +250,13 @@ def test_an_interrupted_adaptation_ends_bit_for_bit_like_an_uninterrupted_one(ba
 
 def test_a_command_told_to_end_writes_a_checkpoint_and_goes_on_when_it_is_given_again(base, pairs, tmp_path):
     command = ["adapt", str(pairs), "-o", str(tmp_path / "out"), "--checkpoint", str(base), "--steps", "40", *SMALL]
-    process = subprocess.Popen([sys.executable, "-m", "foundir_hf.cli", *command], stderr=subprocess.PIPE, text=True)
+    process = Command("foundir_hf.cli", *command)
     run = tmp_path / "out.run"
     while not (run / "equilibrium-adapt.json").is_file():  # written in the first step
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate()
     assert process.returncode == 143, errors
     assert "Told to end after step" in errors
     step = json.loads((max(run.glob("checkpoint-*")) / "progress.json").read_text())["step"]

@@ -215,8 +215,9 @@ def test_several_steps_from_the_photograph_s_latents_work_in_tiles(pipeline):
     options = {"num_inference_steps": 3, "start_from": "lq", "output_type": "pt"}
     full = pipeline(image, generator=seeded(), tile_size=None, tile_overlap=0, **options).images
     tiled = pipeline(image, generator=seeded(), tile_size=96, tile_overlap=32, **options).images
-    assert tiled.isfinite().all()
-    assert (full - tiled).abs().mean() < 0.1
+    # 0.0043 on average and 0.047 at worst; noise of another seed is 0.018 and 0.147 away, one step in place of three 0.0066.
+    assert (full - tiled).abs().mean() < 0.006
+    assert (full - tiled).abs().max() < 0.07
 
 
 def test_starting_from_the_photograph_matters_unless_the_schedule_ends_in_pure_noise(pipeline, sdxl, embeds, photo):

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 
 from foundir_hf.hub import load_pipeline, resolve_checkpoint
+from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline
 
 PACKAGE = Path(__file__).parents[2] / "foundir_hf"
 
@@ -27,13 +29,15 @@ sys.meta_path.insert(0, NotInstalled())
 import numpy as np, torch
 from PIL import Image
 from diffusers import DiffusionPipeline
-source, picture, result, copy = sys.argv[1:]
-pipe = DiffusionPipeline.from_pretrained(source, trust_remote_code=True)
-pipe.set_progress_bar_config(disable=True)
-restored = pipe(Image.open(picture), generator=torch.Generator().manual_seed(0), num_inference_steps=2, tile_size=64, tile_overlap=32)
-restored.images[0].save(result)
-if copy != "-":
-    pipe.save_pretrained(copy)
+for argument in sys.argv[1:]:
+    source, result, copy = argument.split("|")
+    pipe = DiffusionPipeline.from_pretrained(source, trust_remote_code=True)
+    pipe.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": 2, "tile_size": 64, "tile_overlap": 32}
+    restored = pipe(Image.open("photo.png"), generator=torch.Generator().manual_seed(0), **options)
+    restored.images[0].save(result)
+    if copy:
+        pipe.save_pretrained(copy)
 assert "foundir_hf" not in sys.modules
 """
 
@@ -45,11 +49,15 @@ def run(code: str, *arguments, cwd: Path, **environment: str) -> subprocess.Comp
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300)
 
 
+def restored(pipe: FoundIRPipeline, photo) -> np.ndarray:
+    options = {"num_inference_steps": 2, "tile_size": 64, "tile_overlap": 32}
+    return np.array(pipe(photo, generator=torch.Generator().manual_seed(0), **options).images[0]).astype(int)
+
+
 @pytest.fixture
 def expected(pipeline, photo, tmp_path) -> np.ndarray:
     photo.save(tmp_path / "photo.png")
-    options = {"num_inference_steps": 2, "tile_size": 64, "tile_overlap": 32}
-    return np.array(pipeline(photo, generator=torch.Generator().manual_seed(0), **options).images[0]).astype(int)
+    return restored(pipeline, photo)
 
 
 def assert_same(path: Path, expected: np.ndarray) -> None:
@@ -59,34 +67,22 @@ def assert_same(path: Path, expected: np.ndarray) -> None:
     assert np.abs(np.array(Image.open(path)).astype(int) - expected).max() <= 1
 
 
-def test_a_saved_folder_loads_without_the_package_and_saves_one_that_does_too(pipeline, expected, tmp_path):
-    pipeline.save_pretrained(tmp_path / "first")
-    for source, copy in (("first", "second"), ("second", "-")):
-        done = run(STRANGER, tmp_path / source, "photo.png", f"{source}.png", tmp_path / copy if copy != "-" else "-", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert_same(tmp_path / f"{source}.png", expected)
-
-
-def test_sdxl_without_text_encoders_travels_too(sdxl, photo, tmp_path):
-    photo.save(tmp_path / "photo.png")
-    options = {"num_inference_steps": 2, "tile_size": 64, "tile_overlap": 32}
-    expected = np.array(sdxl(photo, generator=torch.Generator().manual_seed(0), **options).images[0]).astype(int)
-    sdxl.save_pretrained(tmp_path / "saved")
-    loaded = load_pipeline(tmp_path / "saved")
-    loaded.set_progress_bar_config(disable=True)
-    restored = np.array(loaded(photo, generator=torch.Generator().manual_seed(0), **options).images[0]).astype(int)
-    assert np.abs(restored - expected).max() <= 1
-    done = run(STRANGER, tmp_path / "saved", "photo.png", "restored.png", "-", cwd=tmp_path)
+def test_saved_folders_load_without_the_package_and_are_saved_from_there(pipeline, sdxl, expected, photo, tmp_path):
+    pipeline.save_pretrained(tmp_path / "tiny")
+    sdxl.save_pretrained(tmp_path / "sdxl")
+    done = run(STRANGER, "tiny|tiny.png|copy", "copy|copy.png|", "sdxl|sdxl.png|", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert_same(tmp_path / "restored.png", expected)
+    assert_same(tmp_path / "tiny.png", expected)
+    assert_same(tmp_path / "copy.png", expected)
+    assert_same(tmp_path / "sdxl.png", restored(sdxl, photo))
+    for path in (tmp_path / "tiny").rglob("*.py"):  # in one process modules are imported once
+        assert (tmp_path / "copy" / path.relative_to(tmp_path / "tiny")).read_bytes() == path.read_bytes()
 
 
 def test_without_the_flag_no_code_runs(pipeline, tmp_path):
-    pipeline.save_pretrained(tmp_path / "saved")
-    code = STRANGER.replace(", trust_remote_code=True", "")
-    done = run(code, tmp_path / "saved", "photo.png", "out.png", "-", cwd=tmp_path)
-    assert done.returncode != 0
-    assert "trust_remote_code" in done.stderr
+    pipeline.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        DiffusionPipeline.from_pretrained(tmp_path)
 
 
 def test_the_shipped_source_is_the_package_s_to_the_byte(pipeline, tmp_path):
@@ -117,35 +113,29 @@ def test_pushing_and_loading_go_through_the_same_files(pipeline, expected, tmp_p
         endpoint = f"http://127.0.0.1:{hub.stdout.readline().strip()}"
         online = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_test"}
         pipeline.save_pretrained(tmp_path / "saved")
-        push = """
-import sys
-from foundir_hf import load_pipeline
-load_pipeline(sys.argv[1]).push_to_hub("me/tiny", token="hf_test")
-"""
-        done = run(push, tmp_path / "saved", cwd=tmp_path, **online)
-        assert done.returncode == 0, done.stderr
-        done = run(STRANGER, "me/tiny", "photo.png", "hub.png", "-", cwd=tmp_path, **online)
-        assert done.returncode == 0, done.stderr
-        assert_same(tmp_path / "hub.png", expected)
         with_package = """
 import sys
 from foundir_hf import load_pipeline
+load_pipeline(sys.argv[1]).push_to_hub("me/tiny", token="hf_test")
 print(type(load_pipeline("me/tiny")).__module__)
 """
-        done = run(with_package, cwd=tmp_path, **online)
+        done = run(with_package, tmp_path / "saved", cwd=tmp_path, **online)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == "foundir_hf.pipelines.pipeline_foundir"  # our classes, no remote code, no flag
+        done = run(STRANGER, "me/tiny|hub.png|", cwd=tmp_path, **online)
+        assert done.returncode == 0, done.stderr
+        assert_same(tmp_path / "hub.png", expected)
     finally:
         hub.kill()
 
 
-def test_loading_with_the_package_keeps_the_output(pipeline, expected, photo, tmp_path):
-    pipeline.save_pretrained(tmp_path / "saved")
+@pytest.mark.parametrize("saved", ["pipeline", "sdxl"])
+def test_loading_with_the_package_keeps_the_output(saved, photo, tmp_path, request):
+    saved = request.getfixturevalue(saved)
+    saved.save_pretrained(tmp_path / "saved")
     loaded = load_pipeline(tmp_path / "saved")
     loaded.set_progress_bar_config(disable=True)
-    options = {"num_inference_steps": 2, "tile_size": 64, "tile_overlap": 32}
-    restored = np.array(loaded(photo, generator=torch.Generator().manual_seed(0), **options).images[0]).astype(int)
-    assert np.abs(restored - expected).max() <= 1
+    assert np.abs(restored(loaded, photo) - restored(saved, photo)).max() <= 1
     assert loaded.unet.dtype == torch.float32
     assert not loaded.unet.training
 

@@ -22,6 +22,7 @@ FOUR = {"deblur": 1.0, "dehaze": 1.0, "low_light": 1.0, "sr": 1.0}
 def test_within_the_limit_a_round_is_exactly_equation_3():
     shares, changes, alpha = [0.5, 0.3, 0.2], [0.02, -0.01, 0.03], 1.3
     weights = [share * math.exp(-alpha * change) for share, change in zip(shares, changes, strict=True)]
+    assert rebalance(shares, changes) == rebalance(shares, changes, alpha=1.0)
     assert rebalance(shares, changes, alpha=alpha) == pytest.approx([weight / sum(weights) for weight in weights], abs=1e-12)
 
 
@@ -52,6 +53,10 @@ def test_a_small_difference_is_raised_to_the_least_change(limit, least):
     moved = rebalance([0.25] * 4, [0.001, 0, 0, 0], min_change=0.05, limit=limit)
     assert max(abs(share - 0.25) for share in moved) == pytest.approx(least)
     assert moved[1] == moved[2] == moved[3] > 0.25 > moved[0]
+
+
+def test_a_share_that_is_at_its_floor_stays_there_in_a_round_that_is_lengthened():
+    assert rebalance([0.05, 0.475, 0.475], [9.0, 0.01, 0.0], min_change=0.05, floor=0.05) == pytest.approx([0.05, 0.425, 0.525])
 
 
 @pytest.mark.parametrize(
@@ -163,6 +168,7 @@ def test_replay_repeats_another_run_at_its_own_length(tmp_path):
 def test_a_wrong_configuration_is_refused_by_name(changes, message):
     with pytest.raises(ValueError, match=message):
         EquilibriumConfig(**changes)
+    assert EquilibriumConfig(interval=1).interval == 1  # a round at every update
 
 
 def test_a_share_below_the_floor_at_the_beginning_is_refused():

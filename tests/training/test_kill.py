@@ -7,18 +7,17 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import Command
 
 from foundir_hf.training.checkpoints import find_checkpoint
 
 ROOT = Path(__file__).parents[2]
-STEPS = 20
+STEPS = 14
 RECIPE = f"""
 configuration: nano
 checkpoint_minutes: 0
@@ -42,22 +41,21 @@ stages:
 DATA = {"memory": ("--data-in-memory", "yes"), "workers": ("--data-in-memory", "no", "--workers", "1")}
 
 
-def start(data: Path, output: Path, *options: str) -> subprocess.Popen[str]:
+def start(data: Path, output: Path, *options: str) -> Command:
     """The command that a user gives, and gives again."""
     recipe = output.parent / "recipe.yaml"
     recipe.write_text(RECIPE)
-    command = [sys.executable, str(ROOT / "training" / "train.py"), str(recipe), "--data", str(data), "--output", str(output), *options]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return Command(ROOT / "training" / "train.py", recipe, "--data", data, "--output", output, *options)
 
 
-def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+def finish(process: Command, code: int = 0) -> str:
     """What the process wrote to stderr until it ended by itself."""
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate()
     assert process.returncode == code, errors
     return errors
 
 
-def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+def wait_for(process: Command, condition: Callable[[], bool]) -> None:
     while not condition():
         assert process.poll() is None, finish(process)
         time.sleep(0.005)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
+from processes import START_METHOD
 from safetensors.torch import load_file
 
 from foundir_hf.data.loading import TrainingData
@@ -315,7 +316,8 @@ def in_two_processes(function, *arguments) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_in_process, (port, function, *arguments), nprocs=2, daemon=True)
+    arguments = (port, function, *arguments)
+    torch.multiprocessing.start_processes(_in_process, arguments, nprocs=2, daemon=True, start_method=START_METHOD)
 
 
 def _agree(number: int, output: Path) -> None:
