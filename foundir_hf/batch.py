@@ -27,7 +27,6 @@ from .formats.raster import open_picture
 from .formats.reading import read_file
 from .manifest import Manifest, read_records
 from .photo import Photo, PhotoError, write_photo
-from .pipelines.pipeline_foundir import is_out_of_memory
 from .plan import Job, Plan
 
 # Seconds between looks at photographs that another process works on.
@@ -324,9 +323,11 @@ def _megapixels(size: tuple[int, int]) -> float:
 
 def _reason(job: Job, error: Exception) -> str:
     """A line that names the photograph."""
-    if is_out_of_memory(error):
-        return f"{job.name}: out of memory; try a smaller --tile-size."
     if isinstance(error, PhotoError):
         return str(error).replace(str(job.source), job.name)
+    from .pipelines.pipeline_foundir import is_out_of_memory  # torch is there already, or this is no hurry
+
+    if is_out_of_memory(error):
+        return f"{job.name}: out of memory; try a smaller --tile-size."
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return f"{job.name}: {text or type(error).__name__}"

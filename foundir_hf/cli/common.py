@@ -207,7 +207,6 @@ def weight_hashes(arguments: argparse.Namespace, known: dict[str, tuple[Path, di
     """SHA-256 of the weight files that `--checkpoint` and `--adapter` name; those of an adapter with its weight. What is `known` of one of
     these, its folder and the hashes of its files, is not looked for again, and what is found is known afterwards."""
     from ..hub import checkpoint_hashes
-    from ..pipelines.lora_foundir import find_adapter
 
     known = {} if known is None else known
 
@@ -219,9 +218,15 @@ def weight_hashes(arguments: argparse.Namespace, known: dict[str, tuple[Path, di
 
     hashes = dict(look(arguments.checkpoint, lambda: checkpoint_folder(arguments))[1])
     for source, weight in map(split_weight, arguments.adapter):
-        folder, of_adapter = look(source, partial(find_adapter, source))
+        folder, of_adapter = look(source, partial(_adapter_folder, source))
         hashes |= {f"{folder.name}:{weight:g}/{file}": digest for file, digest in of_adapter.items()}
     return hashes
+
+
+def _adapter_folder(source: str) -> Path:
+    from ..pipelines.lora_foundir import find_adapter  # not for whoever has no adapters: it imports torch
+
+    return find_adapter(source)
 
 
 def restoration_record(checkpoint: str, weights: Mapping[str, str], options: Mapping[str, Any], seed: int) -> dict[str, str]:
