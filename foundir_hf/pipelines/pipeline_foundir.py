@@ -55,8 +55,9 @@ class FoundIRPipelineOutput(BaseOutput):
     Args:
         images (`list[PIL.Image.Image]`, `np.ndarray` or `torch.Tensor`): The restored images, in the order they came in. `"pil"` gives a
             list; `"np"` gives `(batch, height, width, 3)` and `"pt"` `(batch, 3, height, width)`, both in [0, 1], or lists of such arrays
-            without the batch axis when the sizes differ. `"latent"` gives the scaled latents of the denoised images in the same way:
-            `vae.decode(latents / vae.config.scaling_factor)` is a preview of them, without `fidelity`, `tone`, `strength` and `color_fix`.
+            without the batch axis when the sizes differ; a single `"pt"` image may lie channels last in memory. `"latent"` gives the scaled
+            latents of the denoised images in the same way: `vae.decode(latents / vae.config.scaling_factor)` is a preview of them, without
+            `fidelity`, `tone`, `strength` and `color_fix`.
     """
 
     images: list[PIL.Image.Image] | Any  # type checkers follow the default, `output_type="pil"`

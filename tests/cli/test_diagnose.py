@@ -61,7 +61,7 @@ def test_nothing_is_written(folder):
 
 def test_a_bad_photograph_does_not_stop_the_others(folder, capsys):
     (folder / "broken.png").write_bytes(b"no picture")
-    assert main(["diagnose", str(folder)]) == 2
+    assert main(["diagnose", str(folder)]) == 1
     out, err = capsys.readouterr()
     assert str(folder / "noisy.png") in out
     assert str(folder / "deep" / "two.jpg") in out
