@@ -80,7 +80,8 @@ def told_apart(real: np.ndarray, made: np.ndarray) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with PolyU_30, SOTS_indoor_20 and Rain1400_10")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for realism.json and realism.jpg")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for realism.json")
+    parser.add_argument("--sheet", type=Path, help="picture of real and made copies; not for publication, which PolyU's licence forbids")
     arguments = parser.parse_args()
     quiet_libraries()
     rows: dict[str, dict[str, Judged]] = {}
@@ -102,7 +103,8 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     content = {family: {task: judged._asdict() for task, judged in tasks.items()} for family, tasks in rows.items()}
     write_whole(arguments.output / "realism.json", (json.dumps(content, indent=1) + "\n").encode())
-    write_picture(contact_sheet(cells, columns=4, width=320), arguments.output / "realism.jpg")
+    if arguments.sheet:
+        write_picture(contact_sheet(cells, columns=4, width=320), arguments.sheet)
 
 
 def to_table(rows: dict[str, dict[str, Judged]]) -> str:

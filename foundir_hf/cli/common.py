@@ -216,7 +216,7 @@ def weight_hashes(arguments: argparse.Namespace, known: dict[str, tuple[Path, di
             known[name] = folder, checkpoint_hashes(folder)
         return known[name]
 
-    hashes = dict(look(arguments.checkpoint, lambda: checkpoint_folder(arguments))[1])
+    hashes = dict(look(arguments.checkpoint, partial(checkpoint_folder, arguments))[1])
     for source, weight in map(split_weight, arguments.adapter):
         folder, of_adapter = look(source, partial(_adapter_folder, source))
         hashes |= {f"{folder.name}:{weight:g}/{file}": digest for file, digest in of_adapter.items()}

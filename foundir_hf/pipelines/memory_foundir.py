@@ -16,12 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers.hooks._common import _GO_LC_SUPPORTED_PYTORCH_LAYERS as CASTABLE_LAYERS
-from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
-from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from .tiling_foundir import TileGrid
 
@@ -183,14 +179,13 @@ class _Image:
         for name in ("text_encoder", "text_encoder_2"):
             if getattr(pipeline, name) is not None:
                 on_device[name] = (self._weights(name, kind), 0)
-        flops = stages["encode"].flops + stages["decode"].flops
+        flops = stages["encode"].flops
         if self.steps:
             step = max(2 * latents + stages["denoise"].peak, _SCHEDULER_LATENTS * latents)
             on_device["denoise"] = (held["unet"] + features + step, 0)
-            flops += self.steps * self.passes * stages["denoise"].flops
+            flops += stages["decode"].flops + self.steps * self.passes * stages["denoise"].flops
         else:
             del on_device["decode"]
-            flops = stages["encode"].flops
         if self.device == "cpu":
             peak = LIBRARIES + picture + estimate + max(map(sum, on_device.values()))
         else:
@@ -252,11 +247,14 @@ def own_nbytes(module: torch.nn.Module) -> int:
 
 def cast_nbytes(module: torch.nn.Module) -> int:
     """Of a component under diffusers' layer-wise casting to 8 bits, which leaves norms and what is no usual layer alone."""
+    from diffusers.hooks._common import _GO_LC_SUPPORTED_PYTORCH_LAYERS as CASTABLE  # private: not for whoever only restores
+    from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
+
     patterns = [*DEFAULT_SKIP_MODULES_PATTERN, *(getattr(module, "_skip_layerwise_casting_patterns", None) or ())]
     total = 0
     for name, layer in module.named_modules():
         parents = [name[:end] for end in (*(dot.start() for dot in re.finditer(r"\.", name)), len(name))]
-        cast = isinstance(layer, CASTABLE_LAYERS) and not any(re.search(pattern, parent) for pattern in patterns for parent in parents)
+        cast = isinstance(layer, CASTABLE) and not any(re.search(pattern, parent) for pattern in patterns for parent in parents)
         total += sum(p.numel() for p in layer.parameters(recurse=False)) if cast else own_nbytes(layer)
     return total
 
@@ -269,19 +267,19 @@ class Count:
     flops: float
 
 
-_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # which PyTorch's counter leaves out
-
-
-def _attention_flops(query: Any, key: Any, value: Any, *rest: Any, **more: Any) -> int:
-    return sdpa_flop_count(query, key, value)
-
-
 def count(function: Callable[[], Any]) -> Count:
     """Runs a function on tensors without contents."""
+    from torch._subclasses import FakeTensorMode  # private, too
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+    def attention_flops(query: Any, key: Any, value: Any, *rest: Any, **more: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    cpu_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # which PyTorch's counter leaves out
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
         torch.no_grad(),
-        FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _attention_flops}) as flops,
+        FlopCounterMode(display=False, custom_mapping={cpu_attention: attention_flops}) as flops,
         _Storages() as storages,
     ):
         function()
