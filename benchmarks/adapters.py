@@ -36,12 +36,12 @@ from foundir_hf.adapters.adaptir import AdaptIRConfig
 from foundir_hf.adapters.attach import PRESETS, AdapterConfig, adapter_parameters, add_adapter
 from foundir_hf.adapters.files import Base
 from foundir_hf.data.degradations.noise import gaussian_noise
-from foundir_hf.data.photos import list_photos
 from foundir_hf.data.tasks import TASKS, Task
-from foundir_hf.evaluation.damage import degrade_image
+from foundir_hf.evaluation.degradation import degrade_image
 from foundir_hf.evaluation.metrics import psnr, ssim
 from foundir_hf.evaluation.tables import markdown_table
 from foundir_hf.hub import checkpoint_hashes, resolve_checkpoint
+from foundir_hf.io.folder import list_photos
 
 SIDE = 256  # of the pairs, in pixels
 # Beside the LQ encoder, by every method, the tone curves are adapted to damage that changes tones, as `foundir adapt` has it.
@@ -62,10 +62,10 @@ def _fixed(name: str, **ranges: tuple[float, float]) -> Task:
 NOISE_30, JPEG_30 = _fixed("gaussian_noise", sigma=(30, 30)), _fixed("jpeg", quality=(30, 30))
 # The paper's tasks by its names, and one damage that the base has never seen.
 DAMAGES: dict[str, Task] = {
-    "lr4_noise30": replace(NOISE_30, name="lr4_noise30", recipe=low_resolution, ranges={"then": NOISE_30}),
-    "lr4_jpeg30": replace(JPEG_30, name="lr4_jpeg30", recipe=low_resolution, ranges={"then": JPEG_30}),
+    "lr4_noise30": replace(NOISE_30, name="lr4_noise30", degradation=low_resolution, ranges={"then": NOISE_30}),
+    "lr4_jpeg30": replace(JPEG_30, name="lr4_jpeg30", degradation=low_resolution, ranges={"then": JPEG_30}),
     "noise30": replace(NOISE_30, name="noise30"),
-    "noise50": replace(NOISE_30, name="noise50", recipe=gaussian_noise, ranges={"sigma": (50, 50)}),
+    "noise50": replace(NOISE_30, name="noise50", degradation=gaussian_noise, ranges={"sigma": (50, 50)}),
     "light_rain": TASKS["light_rain"],
     "heavy_rain": TASKS["heavy_rain"],
     "low_light": TASKS["low_light"],
@@ -196,9 +196,9 @@ def write_pairs(folder: Path, task: Task, photos: Sequence[Path], seed: int) -> 
 
 def train_cell(task: str, method_name: str, seed: int, size: int, arguments: argparse.Namespace) -> Path:
     """Trains and scores one cell; returns the file of its scores."""
+    from foundir_hf.adapters.adapt import adaptation_recipe
     from foundir_hf.cli import quiet_libraries
     from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline
-    from foundir_hf.training.adapt import adaptation_recipe
     from foundir_hf.training.build import load_modules
     from foundir_hf.training.loop import train
 
@@ -312,7 +312,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=200, help="to train on (default: 200)")
     parser.add_argument("--photographs", type=int, default=24, help="to score with (default: 24)")
     parser.add_argument("--budget", type=float, default=0.0066, help="parameters of an adapter, as a share of the base's (default: 0.0066)")
-    parser.add_argument("--steps", type=int, default=300, help="of 8 crops, see foundir_hf/training/adapt.py (default: 300)")
+    parser.add_argument("--steps", type=int, default=300, help="of 8 crops, see foundir_hf/adapters/adapt.py (default: 300)")
     parser.add_argument("--mixed-precision", choices=("no", "bf16"), default="no", help="of the training (default: no)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     arguments = parser.parse_args()

@@ -23,8 +23,8 @@ import false_alarms
 import steps
 
 from foundir_hf.evaluation.tables import card_tables, markdown_table
-from foundir_hf.files import write_whole
 from foundir_hf.hub import checkpoint_hashes, resolve_checkpoint
+from foundir_hf.io.files import write_whole
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"

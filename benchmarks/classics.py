@@ -26,8 +26,8 @@ from foundir_hf.evaluation.benchmark import INPUT, RESTORED, measure
 from foundir_hf.evaluation.metrics import psnr
 from foundir_hf.evaluation.suites import Case, load_suite
 from foundir_hf.evaluation.tables import markdown_table
-from foundir_hf.files import write_whole
 from foundir_hf.hub import checkpoint_hashes, resolve_checkpoint
+from foundir_hf.io.files import write_whole
 
 REAL_ESRGAN = "Real-ESRGAN x4plus"
 _FACTOR = 4  # of its network

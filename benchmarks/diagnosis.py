@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from foundir_hf.data.photos import list_photos
 from foundir_hf.data.tasks import get_task
 from foundir_hf.diagnosis import diagnose, removed_share
-from foundir_hf.evaluation.damage import degrade_image
+from foundir_hf.evaluation.degradation import degrade_image
 from foundir_hf.evaluation.suites import SAMPLES
-from foundir_hf.pictures import contact_sheet, write_picture
+from foundir_hf.io.folder import list_photos
+from foundir_hf.io.pictures import contact_sheet, write_picture
 
 # The damage that names of real photographs tell, in the classifier's words; any of several is right.
 NAMED = {

@@ -72,10 +72,10 @@ def score(pipeline_folder: Path, tasks: Iterable[str], test: Path, photographs: 
     from PIL import Image
 
     from foundir_hf import load_pipeline
-    from foundir_hf.data.photos import list_photos
     from foundir_hf.data.tasks import get_task
-    from foundir_hf.evaluation.damage import degrade_image
+    from foundir_hf.evaluation.degradation import degrade_image
     from foundir_hf.evaluation.metrics import psnr, ssim
+    from foundir_hf.io.folder import list_photos
 
     pipeline = load_pipeline(str(pipeline_folder))
     pipeline.set_progress_bar_config(disable=True)

@@ -1,7 +1,7 @@
 """What the experts of the MoE-driven scheduler do: who is asked for which damage, where in a photograph, and what is lost without each.
 
 `python benchmarks/experts.py --photos PHOTOS -o OUT` writes `experts.json`, `experts.png` (mean routing weight of every sub-task) and
-`experts.jpg` (weights pixel by pixel on real photographs). Damage is made of the sample photographs that ship with the package.
+`experts.jpg` (weights pixel by pixel on real photographs). Degradation is made of the sample photographs that ship with the package.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from PIL import Image
 
 from foundir_hf import load_pipeline
 from foundir_hf.cli import quiet_libraries
-from foundir_hf.data.photos import list_photos
 from foundir_hf.data.tasks import TASKS
 from foundir_hf.evaluation.benchmark import RESTORED, measure
-from foundir_hf.evaluation.files import read_rgb
 from foundir_hf.evaluation.suites import SAMPLES, folder_suite
 from foundir_hf.evaluation.tables import markdown_table
-from foundir_hf.files import write_whole
 from foundir_hf.hub import checkpoint_hashes, resolve_checkpoint
 from foundir_hf.interpret import EXPERTS, record_routing, without_expert
-from foundir_hf.pictures import contact_sheet, write_picture
+from foundir_hf.io.files import write_whole
+from foundir_hf.io.folder import list_photos
+from foundir_hf.io.pictures import contact_sheet, write_picture
+from foundir_hf.io.reading import read_rgb
 
 OFF = {"nothing": None, **{f"without {expert}": expert for expert in EXPERTS}}
 

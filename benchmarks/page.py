@@ -53,7 +53,7 @@ def header() -> None:
     import torch
 
     from foundir_hf import load_pipeline
-    from foundir_hf.pictures import write_picture
+    from foundir_hf.io.pictures import write_picture
     from foundir_hf.space.examples import EXAMPLES, FOLDER
 
     damaged = Image.open(EXAMPLES[0].path).convert("RGB")

@@ -19,14 +19,14 @@ from scipy.linalg import cho_factor, cho_solve
 from tqdm.auto import tqdm
 
 from foundir_hf.cli import quiet_libraries
-from foundir_hf.data.photos import list_photos
 from foundir_hf.data.tasks import get_task
 from foundir_hf.diagnosis import load_classifier
-from foundir_hf.evaluation.damage import degrade_image
-from foundir_hf.evaluation.files import read_rgb
+from foundir_hf.evaluation.degradation import degrade_image
 from foundir_hf.evaluation.tables import markdown_table
-from foundir_hf.files import write_whole
-from foundir_hf.pictures import contact_sheet, write_picture
+from foundir_hf.io.files import write_whole
+from foundir_hf.io.folder import list_photos
+from foundir_hf.io.pictures import contact_sheet, write_picture
+from foundir_hf.io.reading import read_rgb
 
 # Real pairs, and which of our sub-tasks ought to look like them.
 FAMILIES = {

@@ -16,11 +16,11 @@ import torch
 from PIL import Image, ImageOps
 
 from foundir_hf import __version__, load_pipeline, restore_photo
-from foundir_hf.batch import Batch
-from foundir_hf.demo import SAMPLES
+from foundir_hf.evaluation.demo import SAMPLES
 from foundir_hf.hub import checkpoint_hashes, resolve_checkpoint
-from foundir_hf.photo import Photo
-from foundir_hf.plan import plan_photos
+from foundir_hf.io.photograph import Photo
+from foundir_hf.restoration.batch import Batch
+from foundir_hf.restoration.plan import plan_photos
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures" / "scale.json"
 MILLION = 1_000_000

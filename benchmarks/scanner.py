@@ -18,10 +18,10 @@ from foundir_hf.adapters.files import load_adapter
 from foundir_hf.cli import quiet_libraries
 from foundir_hf.data.degradations.blur import gaussian_blur
 from foundir_hf.data.degradations.noise import gaussian_noise
-from foundir_hf.data.photos import list_photos
 from foundir_hf.evaluation.metrics import psnr
 from foundir_hf.evaluation.suites import SAMPLES
-from foundir_hf.pictures import contact_sheet, write_picture
+from foundir_hf.io.folder import list_photos
+from foundir_hf.io.pictures import contact_sheet, write_picture
 
 SIDE = 480  # pixels, of the crop from the middle of each photograph
 SOFTNESS, GRAIN = 1.2, 5.0  # deviation of the blur in pixels, of the noise in levels of 255

@@ -20,8 +20,8 @@ from foundir_hf.cli import quiet_libraries
 from foundir_hf.evaluation.benchmark import RESTORED, measure
 from foundir_hf.evaluation.suites import load_suite
 from foundir_hf.evaluation.tables import markdown_table
-from foundir_hf.files import write_whole
 from foundir_hf.hub import checkpoint_hashes, resolve_checkpoint
+from foundir_hf.io.files import write_whole
 
 
 def sharpness(image: np.ndarray, truth: np.ndarray) -> float:

@@ -17,7 +17,11 @@ _PUBLIC = {
     "FoundIRToneCurves": "models.tone_curves_foundir",
     "FoundIRUNet2DConditionModel": "models.unet_foundir",
     "load_pipeline": "hub",
-    "restore_photo": "photo",
+    "Photo": "io.photograph",
+    "PhotoError": "io.photograph",
+    "read_photo": "io.reading",
+    "restore_photo": "restoration.photo",
+    "write_photo": "io.writing",
 }
 
 __all__ = [
@@ -28,19 +32,26 @@ __all__ = [
     "FoundIRPyramidEncoder",
     "FoundIRToneCurves",
     "FoundIRUNet2DConditionModel",
+    "Photo",
+    "PhotoError",
     "__version__",
     "load_pipeline",
+    "read_photo",
     "restore_photo",
+    "write_photo",
 ]
 
 if TYPE_CHECKING:
     from .hub import load_pipeline
+    from .io.photograph import Photo, PhotoError
+    from .io.reading import read_photo
+    from .io.writing import write_photo
     from .models.cosine_autoencoder_foundir import FoundIRCosineAutoencoder
     from .models.lq_encoder_foundir import FoundIRLQEncoder, FoundIRPyramidEncoder
     from .models.tone_curves_foundir import FoundIRToneCurves
     from .models.unet_foundir import FoundIRUNet2DConditionModel
-    from .photo import restore_photo
     from .pipelines.pipeline_foundir import FoundIRPipeline, FoundIRPipelineOutput
+    from .restoration.photo import restore_photo
 
 
 def __getattr__(name: str):

@@ -17,8 +17,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from .files import file_sha256
 from .hub import read_index
+from .io.files import file_sha256
 from .models.lq_encoder_foundir import FoundIRLQEncoder
 from .models.unet_foundir import FoundIRUNet2DConditionModel
 from .pipelines.pipeline_foundir import FoundIRPipeline

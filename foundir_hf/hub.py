@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import hf_hub_download, snapshot_download
 
-from .files import file_sha256
+from .io.files import file_sha256
 
 if TYPE_CHECKING:
     import torch

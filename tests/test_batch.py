@@ -20,14 +20,14 @@ import pytest
 from PIL import Image, ImageOps
 from processes import Command
 
-from foundir_hf.batch import Batch, Result
 from foundir_hf.cli import main
-from foundir_hf.files import file_sha256
-from foundir_hf.formats.decoder import Decoder
-from foundir_hf.formats.limits import DEFAULT_LIMITS
-from foundir_hf.manifest import MANIFEST, Manifest, read_records
-from foundir_hf.photo import Photo
-from foundir_hf.plan import plan_photos
+from foundir_hf.io.decoder import Decoder
+from foundir_hf.io.files import file_sha256
+from foundir_hf.io.limits import DEFAULT_LIMITS
+from foundir_hf.io.photograph import Photo
+from foundir_hf.restoration.batch import Batch, Result
+from foundir_hf.restoration.manifest import MANIFEST, Manifest, read_records
+from foundir_hf.restoration.plan import plan_photos
 
 SETTINGS = {"seed": 0}
 
@@ -332,7 +332,7 @@ def test_two_processes_share_a_folder(photo, tmp_path, checkpoint, out):
 HOLD = """
 import sys, time
 from pathlib import Path
-from foundir_hf.manifest import Manifest
+from foundir_hf.restoration.manifest import Manifest
 manifest = Manifest(Path(sys.argv[1]))
 assert manifest.claim("one.png")
 manifest.share()

@@ -16,14 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from foundir_hf import FoundIRPipeline, load_pipeline
 from foundir_hf.configurations import CONFIGURATIONS
-from foundir_hf.data.photos import list_photos
 from foundir_hf.data.tasks import TASKS
-from foundir_hf.demo import SAMPLES
-from foundir_hf.evaluation.damage import degrade_image
-from foundir_hf.evaluation.files import read_rgb
+from foundir_hf.evaluation.degradation import degrade_image
+from foundir_hf.evaluation.demo import SAMPLES
 from foundir_hf.evaluation.metrics import psnr
 from foundir_hf.hub import resolve_checkpoint
 from foundir_hf.interpret import EXPERTS, without_expert
+from foundir_hf.io.folder import list_photos
+from foundir_hf.io.reading import read_rgb
 
 COMPONENTS = ("lq_encoder", "unet", "vae", "tone")
 # What a patch cannot know: drifting haze, cloud, shadow, flare, stains, creases, drops, uneven light, moire, colour blotches, veils, age.

@@ -20,7 +20,7 @@ from PIL import Image
 from foundir_hf import __version__
 from foundir_hf.cli import main
 from foundir_hf.cli.common import UsageError, check_writable
-from foundir_hf.manifest import MANIFEST
+from foundir_hf.restoration.manifest import MANIFEST
 
 COMMANDS = ["restore", "demo", "evaluate", "info", "export", "adapt", "tasks", "degrade", "diagnose", "clean", "pack", "convert"]
 

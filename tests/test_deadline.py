@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from foundir_hf.deadline import stops_after, within
+from foundir_hf.io.deadline import stops_after, within
 
 
 def test_what_takes_too_long_is_left_behind():

@@ -9,13 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foundir_hf.batch import Batch
 from foundir_hf.cli import main
-from foundir_hf.formats.decoder import Decoder
-from foundir_hf.formats.limits import Limits
-from foundir_hf.formats.reading import decode_photo
-from foundir_hf.photo import Metadata, Photo, PhotoError, encode_photo
-from foundir_hf.plan import plan_photos
+from foundir_hf.io.decoder import Decoder
+from foundir_hf.io.limits import Limits
+from foundir_hf.io.photograph import Metadata, Photo, PhotoError
+from foundir_hf.io.reading import decode_photo
+from foundir_hf.io.writing import encode_photo
+from foundir_hf.restoration.batch import Batch
+from foundir_hf.restoration.plan import plan_photos
 
 METADATA = Metadata(
     exif=b"II*\0\x08\0\0\0" + bytes(6),
@@ -90,7 +91,7 @@ def test_verbs_that_look_at_photographs_have_them_decoded_there(photo, tmp_path,
     """Where nothing is decoded in this process, they find their photograph all the same."""
     monkeypatch.chdir(tmp_path)
     photo.save("one.png")
-    monkeypatch.setattr("foundir_hf.formats.reading.decode_photo", None)
+    monkeypatch.setattr("foundir_hf.io.reading.decode_photo", None)
     assert main([verb[0], "one.png", *verb[1:]]) == 0
     assert main([verb[0], "one.png", *verb[1:], "--max-seconds", "0", *(["--overwrite"] if verb[0] == "degrade" else [])]) == 2
     assert capsys.readouterr().err == "foundir: one.png: reading it took longer than 0 seconds (--max-seconds).\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foundir_hf import demo
+from foundir_hf.evaluation import demo
 from foundir_hf.evaluation.metrics import psnr
 
 
@@ -67,7 +67,7 @@ def test_the_same_seed_draws_the_same_pictures_and_another_draws_others(pipeline
 
 
 def test_the_shipped_samples_can_be_read_and_name_their_authors():
-    from foundir_hf.data.photos import list_photos
+    from foundir_hf.io.folder import list_photos
 
     readme = (demo.SAMPLES / "README.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in readme.splitlines() if line.startswith("|")][2:]

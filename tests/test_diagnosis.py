@@ -9,8 +9,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from foundir_hf.data.tasks import TASKS
-from foundir_hf.demo import SAMPLES
 from foundir_hf.diagnosis import BUNDLED, diagnose, load_classifier, removed_score, removed_share
+from foundir_hf.evaluation.demo import SAMPLES
 
 PHOTOS = ("astronaut.jpg", "chelsea.jpg", "coffee.jpg", "rocket.jpg")
 

@@ -22,12 +22,13 @@ import pytest
 from PIL import Image
 from processes import Command
 
-from foundir_hf.batch import Batch
 from foundir_hf.cli import main
-from foundir_hf.files import file_sha256
-from foundir_hf.manifest import MANIFEST, read_records
-from foundir_hf.photo import Photo, restore_photo
-from foundir_hf.plan import plan_photos
+from foundir_hf.io.files import file_sha256
+from foundir_hf.io.photograph import Photo
+from foundir_hf.restoration.batch import Batch
+from foundir_hf.restoration.manifest import MANIFEST, read_records
+from foundir_hf.restoration.photo import restore_photo
+from foundir_hf.restoration.plan import plan_photos
 
 KILLS = int(os.environ.get("FOUNDIR_KILLS", "2"))
 CHECKPOINT = os.environ.get("FOUNDIR_CHECKPOINT")

@@ -12,10 +12,12 @@ import tifffile
 from PIL import ExifTags, Image, ImageCms
 
 from foundir_hf.cli import main
-from foundir_hf.formats.heif import brands, is_avif, is_heic
-from foundir_hf.formats.limits import Limits
-from foundir_hf.formats.raw import is_raw
-from foundir_hf.photo import PhotoError, read_photo, write_photo
+from foundir_hf.io.formats.heif import brands, is_avif, is_heic
+from foundir_hf.io.formats.raw import is_raw
+from foundir_hf.io.limits import Limits
+from foundir_hf.io.photograph import PhotoError
+from foundir_hf.io.reading import read_photo
+from foundir_hf.io.writing import write_photo
 
 pillow_heif = pytest.importorskip("pillow_heif")
 pytest.importorskip("rawpy")

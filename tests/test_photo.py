@@ -19,13 +19,16 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin
 
-from foundir_hf.formats import resources
-from foundir_hf.formats.exif import parse
-from foundir_hf.formats.limits import Limits
-from foundir_hf.formats.reading import decode_photo
-from foundir_hf.formats.record import read_record, with_record
-from foundir_hf.formats.xmp import edited
-from foundir_hf.photo import WRITERS, Metadata, Photo, PhotoError, read_photo, restore_photo, write_photo
+from foundir_hf.io.formats import resources
+from foundir_hf.io.formats.exif import parse
+from foundir_hf.io.formats.xmp import edited
+from foundir_hf.io.limits import Limits
+from foundir_hf.io.names import WRITERS
+from foundir_hf.io.photograph import Metadata, Photo, PhotoError
+from foundir_hf.io.reading import decode_photo, read_photo
+from foundir_hf.io.record import read_record, with_record
+from foundir_hf.io.writing import write_photo
+from foundir_hf.restoration.photo import restore_photo
 
 LOSSLESS = [".png", ".tif", ".tiff", ".bmp", ".webp"]
 WITH_ALPHA = [".png", ".tif", ".webp"]

@@ -19,10 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms
 
-from foundir_hf.deadline import within
-from foundir_hf.formats.names import WRITERS
-from foundir_hf.formats.png import SIGNATURE
-from foundir_hf.photo import Metadata, Photo, PhotoError, encode_photo, read_photo, write_photo
+from foundir_hf.io.deadline import within
+from foundir_hf.io.formats.png import SIGNATURE
+from foundir_hf.io.names import WRITERS
+from foundir_hf.io.photograph import Metadata, Photo, PhotoError
+from foundir_hf.io.reading import read_photo
+from foundir_hf.io.writing import encode_photo, write_photo
 
 TOTAL = int(os.environ.get("FOUNDIR_FUZZ", "2000"))
 PARTS = 8

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foundir_hf.pictures import change_map, contact_sheet, write_picture
+from foundir_hf.io.pictures import change_map, contact_sheet, write_picture
 
 
 def plain(width: int, height: int, color: str) -> Image.Image:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from foundir_hf.files import IMAGE_SUFFIXES
-from foundir_hf.manifest import MANIFEST
-from foundir_hf.photo import WRITERS
-from foundir_hf.plan import find_photos, plan_photos
+from foundir_hf.io.files import IMAGE_SUFFIXES
+from foundir_hf.io.names import WRITERS
+from foundir_hf.restoration.manifest import MANIFEST
+from foundir_hf.restoration.plan import find_photos, plan_photos
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_what_is_not_written_in_its_own_format_keeps_its_whole_name(photos, tmp_
 
 def test_without_an_extra_a_line_says_which_to_install(photos, tmp_path, monkeypatch):
     (photos / "one.heic").write_text("")
-    monkeypatch.setattr("foundir_hf.formats.names._is_installed", lambda module: False)
+    monkeypatch.setattr("foundir_hf.io.names._is_installed", lambda module: False)
     found = find_photos([photos])
     assert found.passed_over == {".heic (pip install 'foundir_hf[heic]' adds what reads it)": [photos / "one.heic"]}
     with pytest.raises(ValueError, match=re.escape(f"{photos / 'one.heic'}: pip install 'foundir_hf[heic]'")):
@@ -168,7 +168,7 @@ def test_an_input_that_is_named_as_the_output_is_refused_as_such(photos):
 def test_a_folder_that_may_not_be_read_does_not_cost_the_others(photos):
     """Root may read everything, unless it gives that up."""
     (photos / "deep").chmod(0)
-    plan = "import sys; from pathlib import Path; from foundir_hf.plan import plan_photos\n"
+    plan = "import sys; from pathlib import Path; from foundir_hf.restoration.plan import plan_photos\n"
     plan += (
         "plan = plan_photos([Path(sys.argv[1])], Path(sys.argv[2])); print([job.source.name for job in plan.jobs], list(plan.passed_over))"
     )

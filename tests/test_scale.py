@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foundir_hf.batch import Batch
 from foundir_hf.cli import main
-from foundir_hf.files import file_sha256
-from foundir_hf.manifest import MANIFEST, Manifest, read_records
-from foundir_hf.photo import Photo
-from foundir_hf.plan import Plan, plan_photos
-from foundir_hf.remote import RemoteManifest, plan_transfers
-from foundir_hf.scale import check_existing, restore_on_ray
+from foundir_hf.io.files import file_sha256
+from foundir_hf.io.photograph import Photo
+from foundir_hf.restoration.batch import Batch
+from foundir_hf.restoration.manifest import MANIFEST, Manifest, read_records
+from foundir_hf.restoration.plan import Plan, plan_photos
+from foundir_hf.restoration.remote import RemoteManifest, plan_transfers
+from foundir_hf.restoration.scale import check_existing, restore_on_ray
 
 ray = pytest.importorskip("ray")
 
@@ -215,7 +215,7 @@ def test_another_process_on_the_folder_is_told(photos, out, checkpoint, capsys):
     import subprocess
     import sys
 
-    hold = "import sys, time; from pathlib import Path; from foundir_hf.manifest import Manifest\n"
+    hold = "import sys, time; from pathlib import Path; from foundir_hf.restoration.manifest import Manifest\n"
     hold += "manifest = Manifest(Path(sys.argv[1])); manifest.join(); print('held', flush=True); time.sleep(600)"
     holder = subprocess.Popen([sys.executable, "-c", hold, str(out)], stdout=subprocess.PIPE, text=True)
     try:

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from foundir_hf.cli import main
-from foundir_hf.photo import read_photo
+from foundir_hf.io.reading import read_photo
 from foundir_hf.space.examples import EXAMPLES
 from foundir_hf.space.limits import UPLOAD_MEGABYTES
 

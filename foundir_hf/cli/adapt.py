@@ -11,7 +11,6 @@ from .common import UsageError, check_writable, number, whole
 
 
 def add_parser(commands) -> None:
-    """Adds the verb to the command line."""
     parser = commands.add_parser(
         "adapt",
         help="adapt a checkpoint to pairs, or to a kind of damage",
@@ -49,8 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.crop_size and arguments.crop_size % 16:
         raise UsageError(f"`--crop-size` must be a multiple of 16, got {arguments.crop_size}.")
     check_writable(arguments.output.parent)
+    from ..adapters.adapt import adapt, adaptation_recipe, usual_components
     from ..adapters.attach import AdapterConfig
-    from ..training.adapt import adapt, adaptation_recipe, usual_components
     from ..training.preemption import PreemptedError
 
     try:

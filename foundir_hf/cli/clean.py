@@ -12,11 +12,10 @@ from .common import UsageError, check_writable, whole
 if TYPE_CHECKING:
     import torch
 
-    from ..data.cleaning import Rule, Verdict
+    from ..curation.cleaning import Rule, Verdict
 
 
 def add_parser(commands) -> None:
-    """Adds the verb to the command line."""
     parser = commands.add_parser("clean", help="find photographs that are no ground truth, and for which tasks")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="photographs; none of them is touched")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="manifest to write (JSON), for training to read")
@@ -36,11 +35,11 @@ def run(arguments: argparse.Namespace) -> None:
             check_writable(path.parent)
             if path.is_dir():
                 raise UsageError(f"{path}: is a folder; a file name is needed.")
-    from ..pictures import PICTURE_SUFFIXES
+    from ..io.pictures import PICTURE_SUFFIXES
 
     if arguments.sheet is not None and arguments.sheet.suffix.lower() not in PICTURE_SUFFIXES:
         raise UsageError(f"{arguments.sheet}: `--sheet` must end in one of {', '.join(PICTURE_SUFFIXES)}.")
-    from ..data.cleaning import DEFAULT_RULES, NEAREST, clean, load_rules, write_manifest
+    from ..curation.cleaning import DEFAULT_RULES, NEAREST, clean, load_rules, write_manifest
     from ..data.sources import find_targets
 
     metrics = _metrics(arguments.iqa)
@@ -62,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def summary(verdicts: Mapping[str, Verdict], rules: Sequence[Rule]) -> str:
     """A table of how many photographs each rule caught, and the totals."""
-    from ..data.cleaning import DEFECTS, catches
+    from ..curation.cleaning import DEFECTS, catches
 
     limits = [f"{rule.score} > {rule.above:g}" if rule.above is not None else f"{rule.score} < {rule.below:g}" for rule in rules]
     wide = max(map(len, limits), default=4)
@@ -85,8 +84,8 @@ def write_sheet(path: Path, folder: Path, verdicts: Mapping[str, Verdict], most:
     """Writes a contact sheet: dropped photographs, those with each defect, those fit for every task; evenly chosen if more than `most`."""
     from PIL import Image, ImageOps
 
-    from ..data.cleaning import DEFECTS
-    from ..pictures import contact_sheet, write_picture
+    from ..curation.cleaning import DEFECTS
+    from ..io.pictures import contact_sheet, write_picture
 
     groups = {"dropped": [name for name, v in verdicts.items() if v.dropped and v.scores]}
     groups |= {defect: [name for name, v in verdicts.items() if defect in v.defects and not v.dropped] for defect in DEFECTS}
@@ -112,8 +111,8 @@ def write_sheet(path: Path, folder: Path, verdicts: Mapping[str, Verdict], most:
 
 def _check_outputs(arguments: argparse.Namespace, photos: Sequence[Path]) -> None:
     """Refuses, before anything is scored, to write over what is not ours."""
-    from ..data.cleaning import read_manifest
-    from ..files import IMAGE_SUFFIXES
+    from ..curation.cleaning import read_manifest
+    from ..io.files import IMAGE_SUFFIXES
 
     # Those that are not judged too: LQ files, and what a manifest.csv leaves out.
     beside = (path for path in arguments.folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)

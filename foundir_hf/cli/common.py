@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
-from ..files import is_url
-from ..formats.limits import DEFAULT_LIMITS, Limits
+from ..io.files import is_url
+from ..io.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     import torch

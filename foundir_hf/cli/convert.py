@@ -12,7 +12,6 @@ from .export import write_card
 
 
 def add_parser(commands) -> None:
-    """Adds the verb to the command line."""
     parser = commands.add_parser("convert", help="turn the weights that FoundIR-v2's authors released into a checkpoint")
     parser.add_argument("weights", type=some_path, metavar="FILE", help="what they released, as torch.save writes it")
     parser.add_argument("--base", required=True, metavar="DIR", help="folder or Hub repository of the SDXL that it was trained from")

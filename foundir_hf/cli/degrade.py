@@ -12,7 +12,6 @@ SEED_HELP = "decides the damage, together with the file's name: renaming the pho
 
 
 def add_parser(commands) -> None:
-    """Adds the verb to the command line."""
     parser = commands.add_parser("degrade", parents=[limit_options()], help="damage a photograph as a sub-task does")
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument("--task", required=True, metavar="NAME", help="a name that `foundir tasks` lists")
@@ -35,8 +34,9 @@ def run(arguments: argparse.Namespace) -> None:
     from PIL import Image
 
     from ..data.tasks import get_task
-    from ..evaluation.damage import degrade_image
-    from ..photo import PhotoError, write_photo
+    from ..evaluation.degradation import degrade_image
+    from ..io.photograph import PhotoError
+    from ..io.writing import write_photo
 
     try:
         task = get_task(arguments.task)

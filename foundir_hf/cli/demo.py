@@ -9,7 +9,6 @@ from .common import check_writable, load, model_options
 
 
 def add_parser(commands) -> None:
-    """Adds the verb to the command line."""
     parser = commands.add_parser("demo", parents=[model_options()], help="damage and restore sample photographs, show what was gained")
     parser.add_argument("-o", "--output", type=Path, default=Path("demo"), metavar="OUT", help="folder for the pictures (default: demo)")
     parser.set_defaults(run=run)
@@ -19,7 +18,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Writes the pictures and prints the table."""
     check_writable(arguments.output)
     pipeline = load(arguments)
-    from ..demo import run_demo
+    from ..evaluation.demo import run_demo
 
     print(run_demo(pipeline, arguments.output, arguments.seed))
     print(f"\nLook at {arguments.output / 'overview.png'} (damaged | restored | original).")

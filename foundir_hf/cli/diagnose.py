@@ -15,7 +15,6 @@ _BAR = 20
 
 
 def add_parser(commands) -> None:
-    """Adds the verb to the command line."""
     parser = commands.add_parser("diagnose", parents=[limit_options()], help="tell what is wrong with photographs, with probabilities")
     parser.add_argument("paths", nargs="+", type=some_path, metavar="IMAGE", help="photograph, or folder (searched recursively)")
     parser.add_argument("--json", action="store_true", help="print every probability, by file, as JSON")
@@ -24,7 +23,7 @@ def add_parser(commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints a small table for each photograph; one that cannot be read is told and skipped."""
-    from ..plan import find_photos
+    from ..restoration.plan import find_photos
 
     try:
         found = find_photos(arguments.paths)

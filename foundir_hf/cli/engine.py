@@ -23,10 +23,10 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..batch import Batch, Record
-    from ..photo import Photo
+    from ..io.photograph import Photo
     from ..pipelines.pipeline_foundir import FoundIRPipeline
-    from ..plan import Plan
+    from ..restoration.batch import Batch, Record
+    from ..restoration.plan import Plan
 
 
 def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, Record] | None) -> Batch:
@@ -36,8 +36,8 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
         arguments: Of `foundir restore`.
         plan, records: See [`Batch`].
     """
-    from ..batch import Batch
-    from ..photo import write_photo
+    from ..io.writing import write_photo
+    from ..restoration.batch import Batch
 
     options = {**pipeline_options(arguments), "upscale": arguments.upscale}
     if arguments.caption_model:
@@ -54,10 +54,10 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
 
     def load_model() -> Callable[[Photo], Photo]:
         quiet_libraries()  # before anything imports them, which takes seconds
-        from ..deadline import stops_after
-        from ..formats.record import with_record
-        from ..photo import restore_photo
-        from ..pictures import change_map, write_picture
+        from ..io.deadline import stops_after
+        from ..io.pictures import change_map, write_picture
+        from ..io.record import with_record
+        from ..restoration.photo import restore_photo
 
         pipeline = load(arguments)
         check_options(arguments, pipeline)
@@ -116,7 +116,7 @@ def tiles_that_fit(pipeline: FoundIRPipeline, photo: Photo, arguments: argparse.
 
 def check_map(arguments: argparse.Namespace, count: int) -> None:
     """Raises [`UsageError`] unless `--change-map` names a picture that can be written, of a single photograph; there are `count`."""
-    from ..pictures import PICTURE_SUFFIXES
+    from ..io.pictures import PICTURE_SUFFIXES
 
     path = arguments.change_map
     if path is None:

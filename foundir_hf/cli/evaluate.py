@@ -25,7 +25,6 @@ EXTRAS = ("baselines", "figures")
 
 
 def add_parser(commands) -> None:
-    """Adds the verb to the command line."""
     parser = commands.add_parser(
         "evaluate",
         parents=[model_options(), adapter_options(), restoration_options()],
@@ -122,7 +121,7 @@ def _evaluate(arguments: argparse.Namespace, suite, pipeline, metrics: list[str]
     from ..evaluation.statistics import summarise
     from ..evaluation.tables import to_table
     from ..evaluation.timing import describe_machine, to_timing, to_timing_page
-    from ..files import write_whole
+    from ..io.files import write_whole
 
     folder = arguments.output
     grids = Grids(folder / "figures") if folder is not None and "figures" not in arguments.without else None

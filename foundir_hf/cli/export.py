@@ -42,7 +42,6 @@ OTHER_TERMS = "license: other\nlicense_name: see-notice\nlicense_link: NOTICE"
 
 
 def add_parser(commands) -> None:
-    """Adds the verb to the command line."""
     parser = commands.add_parser("export", parents=[model_options()], help="write a folder that diffusers loads without this package")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     parser.set_defaults(run=run)

@@ -11,11 +11,10 @@ from .common import checkpoint_folder, limit_options, limits, load, model_option
 from .photographs import photographs
 
 if TYPE_CHECKING:
-    from ..formats.photograph import Photo
+    from ..io.photograph import Photo
 
 
 def add_parser(commands) -> None:
-    """Adds the verb to the command line."""
     parser = commands.add_parser(
         "info", parents=[model_options(), limit_options()], help="show checkpoint, sizes, hashes and device, or a photograph"
     )
@@ -49,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def show_photograph(path: Path, photo: Photo) -> None:
     """Prints what a photograph's file holds."""
-    from ..formats.record import read_record
+    from ..io.record import read_record
 
     width, height = photo.size
     kind = photo.encoded[0] if photo.encoded else "?"

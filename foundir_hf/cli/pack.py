@@ -9,7 +9,6 @@ from .common import UsageError, check_writable, whole
 
 
 def add_parser(commands) -> None:
-    """Adds the verb to the command line."""
     parser = commands.add_parser("pack", help="write training data as tar shards (WebDataset)")
     parser.add_argument("source", help="folder of photographs, pairs or shards, or hf://NAME[:SPLIT]")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="must not exist yet")

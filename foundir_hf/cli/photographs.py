@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..formats.limits import Limits
+from ..io.limits import Limits
 from .common import UsageError, WorkError, one_line
 
 if TYPE_CHECKING:
-    from ..formats.photograph import Photo
+    from ..io.photograph import Photo
 
 
 def photographs(paths: Sequence[Path], limits: Limits) -> Iterator[tuple[Path, Photo]]:
@@ -19,8 +19,8 @@ def photographs(paths: Sequence[Path], limits: Limits) -> Iterator[tuple[Path, P
 
     At the end raises [`UsageError`] if none could be read, [`WorkError`] if some could not.
     """
-    from ..formats.decoder import Decoder
-    from ..formats.photograph import PhotoError
+    from ..io.decoder import Decoder
+    from ..io.photograph import PhotoError
 
     failed = 0
     with Decoder() as decoder:

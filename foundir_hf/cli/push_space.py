@@ -10,7 +10,6 @@ from .common import UsageError, WorkError, check_writable
 
 
 def add_parser(commands) -> None:
-    """Adds the verb to the command line."""
     parser = commands.add_parser(
         "push-space",
         help="upload the web page to Hugging Face as a Space, or write its folder",

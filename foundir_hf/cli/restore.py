@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files import IMAGE_SUFFIXES, is_url
-from ..formats.names import written_name
-from ..manifest import MANIFEST
+from ..io.files import IMAGE_SUFFIXES, is_url
+from ..io.names import written_name
+from ..restoration.manifest import MANIFEST
 from .common import (
     UsageError,
     adapter_options,
@@ -33,12 +33,11 @@ from .results import conclude, preview, tell
 from .streams import STREAM, read_paths, receive_photo, send_file, suffix_by_content
 
 if TYPE_CHECKING:
-    from ..batch import Batch
-    from ..plan import Plan
+    from ..restoration.batch import Batch
+    from ..restoration.plan import Plan
 
 
 def add_parser(commands) -> None:
-    """Adds the verb to the command line."""
     parser = commands.add_parser(
         "restore",
         parents=[model_options(), adapter_options(), restoration_options(), limit_options()],
@@ -117,7 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _plan(arguments: argparse.Namespace, streams: Path) -> Plan:
     """The plan, with files in `streams` in place of stdin and stdout. Raises `ValueError`, `OSError`."""
-    from ..plan import plan_photos
+    from ..restoration.plan import plan_photos
 
     given = read_paths(arguments.files_from) if arguments.files_from else []
     for place in [*arguments.paths, *given, arguments.output]:

@@ -14,7 +14,7 @@ from .common import WorkError, one_line
 from .streams import STREAM
 
 if TYPE_CHECKING:
-    from ..batch import Batch, Result
+    from ..restoration.batch import Batch, Result
 
 
 def tell(arguments: argparse.Namespace, result: Result, *, quiet: bool) -> None:
@@ -33,7 +33,7 @@ def tell(arguments: argparse.Namespace, result: Result, *, quiet: bool) -> None:
 
 def conclude(passed_over: Mapping[str, list[Path]], results: list[Result], summary: str) -> None:
     """Tells what was passed over, and the summary. Raises [`WorkError`] if a photograph failed, or a folder could not be looked into."""
-    from ..plan import UNREADABLE
+    from ..restoration.plan import UNREADABLE
 
     tell_passed_over(passed_over)
     if any(result.status == "failed" for result in results):

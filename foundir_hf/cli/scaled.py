@@ -15,8 +15,8 @@ from .results import conclude, preview, tell
 from .streams import STREAM, read_paths
 
 if TYPE_CHECKING:
-    from ..batch import Batch
-    from ..remote import Transfers
+    from ..restoration.batch import Batch
+    from ..restoration.remote import Transfers
 
 
 def restore_scaled(arguments: argparse.Namespace) -> None:
@@ -32,11 +32,11 @@ def restore_scaled(arguments: argparse.Namespace) -> None:
 def _restore(arguments: argparse.Namespace) -> None:
     from tqdm.auto import tqdm
 
-    from ..files import IMAGE_SUFFIXES, is_url, remove_unfinished
-    from ..manifest import Manifest, read_records
-    from ..plan import Plan
-    from ..remote import RemoteManifest, plan_transfers
-    from ..scale import check_existing, restore_on_ray
+    from ..io.files import IMAGE_SUFFIXES, is_url, remove_unfinished
+    from ..restoration.manifest import Manifest, read_records
+    from ..restoration.plan import Plan
+    from ..restoration.remote import RemoteManifest, plan_transfers
+    from ..restoration.scale import check_existing, restore_on_ray
 
     output = str(arguments.output)
     if Path(output).suffix.lower() in IMAGE_SUFFIXES and not Path(output).is_dir():
@@ -74,10 +74,10 @@ def _restore(arguments: argparse.Namespace) -> None:
 
 def _preview(arguments: argparse.Namespace, batch: Batch, transfers: Transfers) -> None:
     """Tells what would be done, without Ray. Raises `ValueError` for URLs."""
-    from ..files import is_url
-    from ..manifest import read_records
-    from ..plan import Job, Plan
-    from ..scale import check_existing
+    from ..io.files import is_url
+    from ..restoration.manifest import read_records
+    from ..restoration.plan import Job, Plan
+    from ..restoration.scale import check_existing
 
     output = str(arguments.output)
     for place in (output, *(item.source for item in transfers.items)):

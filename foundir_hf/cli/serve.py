@@ -10,7 +10,6 @@ from .common import UsageError, WorkError, whole
 
 
 def add_parser(commands) -> None:
-    """Adds the verb to the command line."""
     parser = commands.add_parser("serve", help="show the web page: drop a photograph, restore, compare, download")
     parser.add_argument("--checkpoint", default="tiny", help="bundled name, folder or Hub repository (default: tiny)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")

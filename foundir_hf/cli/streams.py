@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from ..files import IMAGE_SUFFIXES, is_url
-from ..formats.limits import Limits
+from ..io.files import IMAGE_SUFFIXES, is_url
+from ..io.limits import Limits
 
 # What stands for stdin or stdout on the command line.
 STREAM = Path("-")
@@ -40,8 +40,8 @@ def suffix_by_content(path: Path) -> str | None:
     """The suffix of a photograph's format; none if it is not one that can be written, or no photograph."""
     import PIL.Image
 
-    from ..formats.raw import is_raw
-    from ..formats.tiff import is_tiff
+    from ..io.formats.raw import is_raw
+    from ..io.formats.tiff import is_tiff
 
     try:
         with path.open("rb") as file:

@@ -17,7 +17,6 @@ SHOWN = 240  # pixels of them on the sheet: at 320 its file has 1.7 MB
 
 
 def add_parser(commands) -> None:
-    """Adds the verb to the command line."""
     parser = commands.add_parser("tasks", help="list the sub-tasks, or draw them all")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="write a contact sheet instead (JPEG or PNG)")
     parser.add_argument("--image", type=Path, action="append", metavar="IMAGE", help="of the sheet; repeatable (default: samples)")
@@ -40,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(to_table(tasks))
         return
     _check_sheet(arguments.sheet, arguments.image, arguments.overwrite)
-    from ..photo import PhotoError
+    from ..io.photograph import PhotoError
 
     try:
         write_sheet(tasks, arguments.sheet, arguments.image, arguments.seed)
@@ -53,7 +52,7 @@ def to_table(tasks: Sequence[Task]) -> str:
     """A Markdown table, a row a task."""
     from ..data.tasks import STAGES
 
-    lines = ["| name | family | where | removes | recipe | reference | metric |", "|---|---|---|---|---|---|---|"]
+    lines = ["| name | family | where | removes | degradation | reference | metric |", "|---|---|---|---|---|---|---|"]
     for task in tasks:
         cells = (task.name, task.family, STAGES[task.stage], ", ".join(task.removes), describe(task), task.reference, task.metric)
         lines.append(f"| {' | '.join(cells)} |")
@@ -61,9 +60,9 @@ def to_table(tasks: Sequence[Task]) -> str:
 
 
 def describe(task: Task) -> str:
-    """The recipe with all its ranges, those of the row and those it has by default."""
+    """The degradation with all its ranges, those of the row and those it has by default."""
     ranges = ", ".join(f"{key} {_text(value)}" for key, value in task.parameters.items())
-    return f"{task.recipe.__name__}({ranges})"
+    return f"{task.degradation.__name__}({ranges})"
 
 
 def write_sheet(tasks: Sequence[Task], path: Path, images: Sequence[Path] | None, seed: int) -> None:
@@ -72,11 +71,11 @@ def write_sheet(tasks: Sequence[Task], path: Path, images: Sequence[Path] | None
     from PIL import Image, ImageOps
     from tqdm.auto import tqdm
 
-    from ..data.photos import list_photos
-    from ..evaluation.damage import degrade_image
+    from ..evaluation.degradation import degrade_image
     from ..evaluation.suites import SAMPLES
-    from ..photo import read_photo
-    from ..pictures import contact_sheet, write_picture
+    from ..io.folder import list_photos
+    from ..io.pictures import contact_sheet, write_picture
+    from ..io.reading import read_photo
 
     files = images or list_photos(SAMPLES)
     size = (WIDTH, WIDTH * 2 // 3)
@@ -90,9 +89,9 @@ def write_sheet(tasks: Sequence[Task], path: Path, images: Sequence[Path] | None
 
 def _check_sheet(path: Path, images: Sequence[Path] | None, overwrite: bool) -> None:
     """Refuses what must not be written before anything is drawn."""
-    from ..data.photos import list_photos
     from ..evaluation.suites import SAMPLES
-    from ..pictures import PICTURE_SUFFIXES
+    from ..io.folder import list_photos
+    from ..io.pictures import PICTURE_SUFFIXES
 
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise UsageError(f"{path}: `--sheet` must end in one of {', '.join(PICTURE_SUFFIXES)}.")

@@ -59,7 +59,7 @@ def tone_jitter(
     saturation: tuple[float, float] = (0.5, 1.25),
     lift: tuple[float, float] = (0.0, 0.08),
 ) -> torch.Tensor:
-    """Gives a `share` of the images another exposure, tone curve, contrast and saturation: photographs that somebody else would have meant.
+    """Gives a `share` of the images another exposure, tone curve, contrast and saturation, within what photographers choose.
 
     A small training set is learnt by heart without it: the model knows how bright and how clear each photograph ought to be, and "repairs"
     the dark and pale ones it has never seen. Measured after 40,000 crops of 469 photographs: low light +14 dB, and every mild damage of
@@ -119,9 +119,9 @@ def whole_jitter(images: torch.Tensor, generator: torch.Generator, *, share: flo
     hit = chance(images, generator, share).flatten()
     kinds = integer(images, generator, 0, len(_WHOLE) - 1).flatten()
     images = images.clone()
-    for kind, recipe in enumerate(_WHOLE):
+    for kind, change in enumerate(_WHOLE):
         if (members := (hit & (kinds == kind)).nonzero().flatten()).numel():
-            images[members] = recipe(images[members], generator)
+            images[members] = change(images[members], generator)
     return images
 
 

@@ -121,7 +121,7 @@ class HubStream:
         import fsspec.asyn
         from datasets.distributed import split_dataset_by_node
 
-        fsspec.asyn.reset_lock()  # it may have been forked while held, and would then be waited for until doomsday
+        fsspec.asyn.reset_lock()  # a lock that was held when the process forked is never released in it
         shuffled = self.dataset.shuffle(seed=seed_of(seed, epoch) % 2**32, buffer_size=self.shuffle_buffer)
         share = split_dataset_by_node(shuffled, rank=slot, world_size=slots)
         # By `iter`, because iterating over it within a DataLoader's worker would divide the share once more.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from .cleaning import Verdict
+from ..curation.cleaning import Verdict
 from .degradations.compression import jpeg
-from .photos import PhotoBank
+from .memory import InMemoryPhotographs
 from .tasks import TASKS, Task, compose
 
 # How many rows of the table damage one photograph: none, one, two, three. Rows may have several defects themselves.
@@ -52,7 +52,7 @@ class LabelledSource:
 
     def __init__(
         self,
-        photos: PhotoBank,
+        photos: InMemoryPhotographs,
         defects: Sequence[str],
         batch_size: int,
         sizes: Sequence[int],

@@ -13,8 +13,8 @@ from PIL import Image
 
 from .augmentation import NO_AUGMENTATION, Augmentation
 from .hub_datasets import HubStream
+from .memory import InMemoryPhotographs
 from .pairs import PairBatch, PairSource, reference_pairs
-from .photos import PhotoBank
 from .pool import PairPool
 from .samples import SampleError, Source, seed_of
 from .sources import open_source
@@ -64,7 +64,7 @@ class TrainingData:
         source = open_source(data, "train")
         self.verdicts = {}
         if manifest is not None:
-            from .cleaning import read_manifest  # brings the scores and their libraries, which training needs for nothing else
+            from ..curation.cleaning import read_manifest  # brings the scores and their libraries, which training needs for nothing else
 
             self.verdicts = read_manifest(manifest)
         if self.verdicts and isinstance(source, Source) and not any(source.name(i) in self.verdicts for i in range(len(source))):
@@ -72,19 +72,19 @@ class TrainingData:
                 f"`manifest` {str(manifest)!r} knows none of the samples; it says {next(iter(self.verdicts))!r}, they are called "
                 f"{source.name(0)!r}."
             )
-        self.source: PhotoBank | Source | HubStream = source
+        self.source: InMemoryPhotographs | Source | HubStream = source
         if isinstance(source, Source):
             if in_memory == "yes" or (in_memory == "auto" and estimate_pixels(source) <= IN_MEMORY_PIXELS):
-                self.source = PhotoBank(source, "cpu" if pool_workers else device)
+                self.source = InMemoryPhotographs(source, "cpu" if pool_workers else device)
         elif in_memory == "yes":
             raise ValueError(f"A streamed data set cannot be kept in memory, got `in_memory` 'yes' for {str(data)!r}.")
-        if pool_workers and not isinstance(self.source, PhotoBank):
+        if pool_workers and not isinstance(self.source, InMemoryPhotographs):
             raise ValueError(f"`pool_workers` needs data in memory (`in_memory` 'yes'), got {pool_workers} for {str(data)!r}.")
         measured = open_source(data if validation is None else validation, "val")
         if isinstance(measured, HubStream):  # its first rows, which training sees too
             measured = measured.first(3 * reference_samples)
         self.held_out = validation is not None or (isinstance(source, Source) and not _share_names(source, measured))
-        self.validation = PhotoBank(measured, numbers=_some_of_each_task(measured, reference_samples))
+        self.validation = InMemoryPhotographs(measured, numbers=_some_of_each_task(measured, reference_samples))
         self.reference_samples = reference_samples
 
     def reference(self, tasks: Mapping[str, float], size: int = 192) -> dict[str, PairBatch]:
@@ -104,14 +104,14 @@ class TrainingData:
 
         From memory every process can draw every batch; they divide the batches' numbers among themselves. Streams are divided already.
         """
-        if self.pool_workers and isinstance(self.source, PhotoBank):
+        if self.pool_workers and isinstance(self.source, InMemoryPhotographs):
             seed = seed_of(seed, self.process)  # every process has a pool of its own
             pairs = PairSource(
                 self.source, proportions, POOLED, crop_size, context_size, seed, self.verdicts, augmentation, together=TOGETHER
             )
             return PairPool(pairs, batch_size, self.device, self.pool_workers)
         shape = (proportions, batch_size, crop_size, context_size)
-        if isinstance(self.source, PhotoBank):
+        if isinstance(self.source, InMemoryPhotographs):
             return PairSource(self.source, *shape, seed=seed, verdicts=self.verdicts, augmentation=augmentation)
         place = {"process": self.process, "processes": self.processes, "workers": self.workers}
         return PairStream(self.source, *shape, seed=seed, device=self.device, verdicts=self.verdicts, augmentation=augmentation, **place)

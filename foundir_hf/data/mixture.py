@@ -25,7 +25,7 @@ def matching(proportions: Mapping[str, float], tasks: Iterable[str]) -> dict[str
     return normalised({name: proportions[name] for name in names})
 
 
-def served(proportions: Mapping[str, float], pairs: Mapping[str, int], photographs: int) -> dict[str, float]:
+def available_tasks(proportions: Mapping[str, float], pairs: Mapping[str, int], photographs: int) -> dict[str, float]:
     """The tasks that data can serve and their shares, summing to one.
 
     A name of the task table is served by degrading clean photographs; a name that pairs bring, by those pairs, which then stand for that

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..curation.fitness import is_fit, task_called
 from .augmentation import NO_AUGMENTATION, Augmentation
-from .fitness import is_fit, task_called
-from .mixture import matching, served
-from .photos import PhotoBank
+from .memory import InMemoryPhotographs
+from .mixture import available_tasks, matching
 from .samples import seed_of
 from .tasks import TONE_DEFECTS, get_task
 
 if TYPE_CHECKING:
-    from .cleaning import Verdict
+    from ..curation.cleaning import Verdict
 
 
 @dataclass
@@ -82,7 +82,7 @@ def step_generator(seed: int, step: int, device: torch.device | str) -> torch.Ge
 
 
 def reference_pairs(
-    photos: PhotoBank, tasks: Iterable[str], count: int, size: int, verdicts: Mapping[str, Verdict] | None = None
+    photos: InMemoryPhotographs, tasks: Iterable[str], count: int, size: int, verdicts: Mapping[str, Verdict] | None = None
 ) -> dict[str, PairBatch]:
     """Fixed pairs to measure with (D_ref of FoundIR-v2: ten a task): for each task the same ones in every run, whatever the other tasks.
 
@@ -108,7 +108,7 @@ def reference_pairs(
     return found
 
 
-def _members(photos: PhotoBank, task: str, paired: bool, verdicts: Mapping[str, Verdict]) -> list[int]:
+def _members(photos: InMemoryPhotographs, task: str, paired: bool, verdicts: Mapping[str, Verdict]) -> list[int]:
     """Numbers of the samples that serve a task: its pairs, or the clean photographs that are fit for it."""
     own, row = task if paired else None, task_called(task)
     return [i for i, sample in enumerate(photos.samples) if sample.task == own and is_fit(verdicts.get(sample.name), row)]
@@ -121,7 +121,7 @@ class PairSource:
 
     Args:
         photos: The samples.
-        proportions: Share of each task, by name, see [`~foundir_hf.data.mixture.served`]; may change, see [`set_proportions`].
+        proportions: Share of each task, by name, see [`~foundir_hf.data.mixture.available_tasks`]; may change, see [`set_proportions`].
         batch_size: Pairs a batch.
         crop_size: Side of the crops.
         context_size: Side of the surroundings that are degraded together with the crop: streaks and blur come in from outside.
@@ -133,7 +133,7 @@ class PairSource:
 
     def __init__(
         self,
-        photos: PhotoBank,
+        photos: InMemoryPhotographs,
         proportions: Mapping[str, float],
         batch_size: int,
         crop_size: int,
@@ -151,7 +151,7 @@ class PairSource:
         self.batch_size, self.crop_size, self.context_size = batch_size, crop_size, context_size
         self.seed, self.augmentation = seed, augmentation
         pairs = Counter(sample.task for sample in photos.samples if sample.task is not None)
-        shares = served(proportions, pairs, sum(sample.lq is None for sample in photos.samples))
+        shares = available_tasks(proportions, pairs, sum(sample.lq is None for sample in photos.samples))
         self.members = {name: _members(photos, name, name in pairs, verdicts or {}) for name in shares}
         self.set_proportions(shares)
 

@@ -21,7 +21,7 @@ from typing import Literal
 import torch
 from PIL import Image, ImageOps
 
-from ..files import IMAGE_SUFFIXES
+from ..io.files import IMAGE_SUFFIXES
 from .samples import SampleError, Source, decode_sample
 
 logger = logging.getLogger(__name__)

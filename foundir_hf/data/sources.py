@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import IMAGE_SUFFIXES
+from ..io.files import IMAGE_SUFFIXES
+from ..io.folder import list_photos
 from .hub_datasets import HubDataset, HubStream, open_hub_dataset
-from .photos import CleanFiles, list_photos
 from .samples import SampleError, Source
 from .shards import ShardSource, list_shards
 
 # Folder of clean photographs -> its neighbour with the degraded ones. The first is the layout of FoundIR-v2's authors.
 PAIR_FOLDERS = {"HQ_folder": "LQ_folder", "HQ": "LQ", "GT": "LQ"}
 HUB, HUB_STREAM = "hf://", "hf+stream://"
+
+
+class CleanFiles(Source):
+    """Clean photographs as files.
+
+    Args:
+        paths: The files.
+        root: Samples are called by their paths relative to it; left out, by the paths as given. A path elsewhere raises `ValueError`.
+    """
+
+    def __init__(self, paths: Sequence[Path], root: Path | None = None):
+        self.paths, self.root = list(paths), root
+        if root is not None and (elsewhere := next((path for path in self.paths if not path.is_relative_to(root)), None)):
+            raise ValueError(f"`paths` must lie in {str(root)!r}, got {str(elsewhere)!r}; a manifest.csv names files below it.")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, index: int) -> str:
+        path = self.paths[index]
+        return (path.relative_to(self.root) if self.root else path).as_posix()
+
+    def encoded(self, index: int) -> tuple[bytes, bytes | None]:
+        return self.paths[index].read_bytes(), None
 
 
 class PairedFolder(Source):

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
+from ..curation.fitness import TaskShares, is_fit, task_called
 from .augmentation import NO_AUGMENTATION, Augmentation
-from .fitness import TaskShares, is_fit, task_called
 from .hub_datasets import HubStream
-from .mixture import matching, normalised, served
+from .mixture import available_tasks, matching, normalised
 from .pairs import PairBatch, make_batch, step_generator
 from .samples import Sample, SampleError, Source, cut, decode_sample, seed_of
 from .tasks import get_task
 
 if TYPE_CHECKING:
-    from .cleaning import Verdict
+    from ..curation.cleaning import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -266,10 +266,10 @@ class PairStream:
     """Training pairs out of any source: crops from [`CropStream`]s, degraded on `device`.
 
     What [`~foundir_hf.data.pairs.PairSource`] is for samples in memory, with the same batches. But here photographs come in their order and
-    each is then given a task that it is fit for, see [`~foundir_hf.data.fitness.TaskShares`]; and of a source at random access the pairs of
-    every task come in an order of their own. So shares may change at any time: every order goes on where it was, nothing is lost and
-    nothing repeated within its epoch. Photographs that none of the tasks can use are left out. Batch number `step` depends on `seed`, on
-    `step`, and on the positions of the streams.
+    each is then given a task that it is fit for, see [`~foundir_hf.curation.fitness.TaskShares`]; and of a source at random access the
+    pairs of every task come in an order of their own. So shares may change at any time: every order goes on where it was, nothing is lost
+    and nothing repeated within its epoch. Photographs that none of the tasks can use are left out. Batch number `step` depends on `seed`,
+    on `step`, and on the positions of the streams.
 
     Args:
         source: Where samples come from.
@@ -312,7 +312,7 @@ class PairStream:
                 numbers.setdefault(source.task(number), []).append(number)
             photographs = [source.name(number) for number in numbers[None]]
             pairs = {name: len(members) for name, members in numbers.items() if name is not None}
-            shares = served(proportions, pairs, len(photographs))
+            shares = available_tasks(proportions, pairs, len(photographs))
         else:
             photographs, pairs, shares = None, {}, normalised({get_task(name).name: share for name, share in proportions.items()})
         synthetic = [name for name in shares if name not in pairs]

@@ -1,4 +1,4 @@
-"""The table of sub-tasks. A row is data: a name, a family, a recipe and its ranges. Adding a task is adding a row."""
+"""The table of sub-tasks. A row is data: a name, a family, a degradation and its ranges. Adding a task is adding a row."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Task:
     Args:
         name: Unique, as the command line and configurations spell it.
         family: The group that tables report.
-        recipe: `(images, generator, **ranges) -> images`, both `(batch, 3, height, width)` in [0, 1].
-        ranges: Keyword arguments of the recipe; their units are in its docstring.
+        degradation: `(images, generator, **ranges) -> images`, both `(batch, 3, height, width)` in [0, 1].
+        ranges: Keyword arguments of the degradation; their units are in its docstring.
         stage: Where it happens: `SCENE`, `LIGHT`, `LENS`, `SENSOR` or `FILE`.
         removes: The defects that a model learns to remove from it. A photograph that has one of them is no ground truth for this task.
         reference: Who describes the damage, or measures with it.
@@ -53,7 +53,7 @@ class Task:
 
     name: str
     family: str
-    recipe: Callable[..., torch.Tensor]
+    degradation: Callable[..., torch.Tensor]
     ranges: Mapping[str, Any]
     stage: int
     removes: tuple[str, ...] = ()
@@ -62,13 +62,13 @@ class Task:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Keyword arguments of the recipe, the row's and those it has by default."""
-        defaults = {p.name: p.default for p in inspect.signature(self.recipe).parameters.values() if p.kind is p.KEYWORD_ONLY}
+        """Keyword arguments of the degradation, the row's and those it has by default."""
+        defaults = {p.name: p.default for p in inspect.signature(self.degradation).parameters.values() if p.kind is p.KEYWORD_ONLY}
         return {**defaults, **self.ranges}
 
     def degrade(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Clean images -> degraded images, `(batch, 3, height, width)` in [0, 1]; every image draws its own parameters."""
-        return self.recipe(images, generator, **self.ranges)
+        return self.degradation(images, generator, **self.ranges)
 
 
 def compose(images: torch.Tensor, generator: torch.Generator, *, parts: Sequence[Task]) -> torch.Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..pictures import contact_sheet, write_picture
+from ..io.pictures import contact_sheet, write_picture
 from .benchmark import INPUT, RESTORED, Measurement
 
 _CELL = 320  # pixels a side: pictures are cropped and not shrunk, because shrinking hides noise and blocks

@@ -12,12 +12,13 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from ..data.photos import list_photos
 from ..data.samples import is_smaller_copy
 from ..data.tasks import TASKS
+from ..io.files import hash_files
+from ..io.folder import list_photos
+from ..io.reading import photo_size, read_rgb
 from . import baselines
-from .damage import Damage, select_damage
-from .files import hash_files, photo_size, read_rgb
+from .degradation import Degradation, select_degradations
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 SUITES = Path(__file__).parent / "suites"
@@ -80,7 +81,7 @@ class ImageSet:
     kind: str
     folder: Path
     name: str
-    damages: tuple[Damage, ...] = ()
+    damages: tuple[Degradation, ...] = ()
     limit: int | None = None
     channel: str = "rgb"
     crop: int = 0
@@ -323,7 +324,7 @@ def _parse_set(entry: Any, data: Path, limit: int | None) -> ImageSet:
         kind=kind,
         folder=folder,
         name=name,
-        damages=select_damage(entry.get("tasks", ["all"])) if kind == "clean" else (),
+        damages=select_degradations(entry.get("tasks", ["all"])) if kind == "clean" else (),
         limit=min(limits, default=None),
         channel=entry.get("channel", "rgb"),
         crop=entry.get("crop", 0),
@@ -338,7 +339,7 @@ def folder_suite(
 ) -> Suite:
     """A suite of folders: every task on clean photographs, pairs as they are; see [`ImageSet`]."""
     sets = [
-        ImageSet(kind, folder, _set_name(folder), select_damage(["all"]) if kind == "clean" else (), limit)
+        ImageSet(kind, folder, _set_name(folder), select_degradations(["all"]) if kind == "clean" else (), limit)
         for kind, folders in zip(KINDS, (clean, paired, unpaired), strict=True)
         for folder in folders or []
     ]

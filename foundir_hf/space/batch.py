@@ -7,10 +7,11 @@ import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ..batch import Batch, Result
-from ..manifest import MANIFEST
-from ..photo import Photo, PhotoError, write_photo
-from ..plan import Plan, plan_photos
+from ..io.photograph import Photo, PhotoError
+from ..io.writing import write_photo
+from ..restoration.batch import Batch, Result
+from ..restoration.manifest import MANIFEST
+from ..restoration.plan import Plan, plan_photos
 from .engine import Engine
 from .errors import without_options
 from .job import Job

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ..files import IMAGE_SUFFIXES
+from ..io.files import IMAGE_SUFFIXES
 from . import markup
 from .desk import Desk
 from .errors import explain

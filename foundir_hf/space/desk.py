@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from ..formats.decoder import Decoder
-from ..formats.photograph import Photo, PhotoError
+from ..io.decoder import Decoder
+from ..io.photograph import Photo, PhotoError
 from . import markup, pictures
 from .engine import Engine, Restored, is_zero_gpu
 from .examples import EXAMPLES
@@ -126,7 +126,7 @@ class Desk:
         room, example = visitor.room(), visitor.example if path == visitor.source else None
 
         def work(job: Job) -> Finished:
-            from ..photo import write_photo
+            from ..io.writing import write_photo
 
             kept = self._kept.get((example, settings)) if example else None
             restored = kept or self.engine.restore(photo, settings, job.step)

@@ -18,8 +18,8 @@ from .line import Line
 from .settings import SEED, Settings
 
 if TYPE_CHECKING:  # the libraries take seconds to import, and the page is to be up before
-    from ..formats.photograph import Photo
     from ..interpret import Account
+    from ..io.photograph import Photo
     from ..pipelines.pipeline_foundir import FoundIRPipeline
 
 # Pipelines by checkpoint, where a process that ZeroGPU forks finds them.
@@ -125,7 +125,7 @@ class Engine:
             step: Called with tiles done and in all; what it raises ends the work.
         """
         from ..cli.common import pipeline_options, restoration_record, weight_hashes
-        from ..formats.record import with_record
+        from ..io.record import with_record
 
         arguments = settings.arguments(self.checkpoint, self.adapters, photo.size)
         options = {**pipeline_options(arguments), "upscale": arguments.upscale}
@@ -205,7 +205,7 @@ def _compute(
     import torch
 
     from ..interpret import record_stages
-    from ..photo import restore_photo
+    from ..restoration.photo import restore_photo
 
     pipeline = _HELD[held]
     _use_adapters(pipeline, adapters)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from ..formats.photograph import PhotoError
+from ..io.photograph import PhotoError
 from ..pipelines.pipeline_foundir import is_out_of_memory
 from .line import LineFullError
 from .settings import SettingError

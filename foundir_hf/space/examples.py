@@ -34,8 +34,8 @@ class Example:
         from PIL import Image
 
         from ..data.tasks import get_task
-        from ..evaluation.damage import degrade_image
-        from ..pictures import write_picture
+        from ..evaluation.degradation import degrade_image
+        from ..io.pictures import write_picture
 
         with Image.open(SAMPLES / self.sample) as image:
             truth = np.asarray(image.convert("RGB"))

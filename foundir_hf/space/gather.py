@@ -8,8 +8,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ..files import IMAGE_SUFFIXES
-from ..formats.photograph import PhotoError
+from ..io.files import IMAGE_SUFFIXES
+from ..io.photograph import PhotoError
 from .limits import BATCH_MEGABYTES, BATCH_PHOTOS, UPLOAD_MEGABYTES
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..formats.limits import Limits
-from ..formats.photograph import PhotoError
+from ..io.limits import Limits
+from ..io.photograph import PhotoError
 
 UPLOAD_MEGABYTES = 80
 # Of the result: what two cores restore in two minutes, and what fits beside others into 16 GB.

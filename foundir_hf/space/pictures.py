@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..formats.photograph import Photo, as_type
-from ..pictures import change_map, contact_sheet
+from ..io.photograph import Photo, as_type
+from ..io.pictures import change_map, contact_sheet
 
 # What a browser shows as it is; anything else gets a preview.
 SHOWN_AS_THEY_ARE = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cli.common import restoration_options
-from ..files import IMAGE_SUFFIXES
+from ..io.files import IMAGE_SUFFIXES
 
 SEED = 0
 # Name -> denoising steps. None is called the best: which measures best is for the card to say, see `measured`.

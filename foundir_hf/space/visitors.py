@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..formats.photograph import Photo
+from ..io.photograph import Photo
 from .limits import CALLS_KEPT, DECODED_MEGABYTES, IDLE_SECONDS
 from .work import StoppedError, Work
 

@@ -19,9 +19,11 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from tqdm.auto import tqdm
 
-from ..data.cleaning import Verdict, read_manifest
+from ..curation.cleaning import Verdict, read_manifest
 from ..data.labelled import LabelledSource
-from ..data.photos import CleanFiles, PhotoBank, list_photos
+from ..data.memory import InMemoryPhotographs
+from ..data.sources import CleanFiles
+from ..io.folder import list_photos
 from ..models.degradation_classifier_foundir import FoundIRDegradationClassifier
 from .checkpoints import find_checkpoint
 from .config import build_config, read_recipe
@@ -246,7 +248,7 @@ def _source(
 ) -> LabelledSource:
     paths = list_photos(folder, split)
     paths = [path for path in paths if not getattr(verdicts.get(path.relative_to(folder).as_posix()), "dropped", False)]
-    photos = PhotoBank(CleanFiles(paths, folder), device)
+    photos = InMemoryPhotographs(CleanFiles(paths, folder), device)
     return LabelledSource(photos, config.defects, config.batch_size, config.sizes, verdicts=verdicts, seed=seed)
 
 

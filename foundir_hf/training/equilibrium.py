@@ -1,4 +1,4 @@
-"""Who gets how much of the training: data equilibrium scheduling (FoundIR-v2, Eq. 1 and 3) and the strategies that it is compared with.
+"""Shares of tasks: data equilibrium scheduling (FoundIR-v2, Eq. 1 and 3) and the strategies that it is compared with.
 
 All of them say, at any step of a stage, the share of each task; whoever draws the data follows. Data equilibrium scheduling looks at how
 the scores of a small reference set change; the others follow a plan.
@@ -35,7 +35,7 @@ class EquilibriumConfig:
             Table 2 has a share go from 25 % to 45 % in four rounds, which takes points: four times 10 % of itself makes 37 %.
         floor: No share falls below.
         metrics: Of tasks that are not to be judged by PSNR, the metric; the paper takes MUSIQ for super-resolution. See
-            [`~foundir_hf.training.validation.decibels_per_unit`] for how they are compared.
+            [`~foundir_hf.training.validation.metric_scales`] for how they are compared.
         history: Of `"replay"`: the `equilibrium-STAGE.json` of a run.
     """
 
@@ -142,7 +142,7 @@ class TaskScheduler(ABC):
     def __init__(self, proportions: Mapping[str, float], steps: int):
         self.proportions, self.steps = normalised(proportions), steps
         self.rounds: list[dict[str, Any]] = []
-        self.scales: dict[str, float] = {}  # of the scores, see `validation.decibels_per_unit`; set at the first round
+        self.scales: dict[str, float] = {}  # of the scores, see `validation.metric_scales`; set at the first round
 
     @abstractmethod
     def due(self, step: int) -> bool:

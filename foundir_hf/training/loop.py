@@ -24,7 +24,7 @@ from ..data.loading import InMemory, TrainingData
 from ..data.pairs import PairBatch, PairSource
 from ..data.pool import PairPool
 from ..data.stream import PairStream
-from ..files import write_whole
+from ..io.files import write_whole
 from .checkpoints import Progress, find_checkpoint, load_checkpoint, read_progress, save_checkpoint
 from .config import StageConfig, TrainConfig
 from .duration import Duration
@@ -33,9 +33,18 @@ from .export import result_name, save_result
 from .objectives import OBJECTIVES, FoundIRModules
 from .performance import configure
 from .preemption import PreemptedError, Preemption
-from .sharding import after_prepare, averaged, check_sharding, hand_on, is_sharded, leave_out_unneeded, register_averages, to_train
+from .sharding import (
+    after_prepare,
+    averaged,
+    check_sharding,
+    copy_averaged_weights,
+    is_sharded,
+    leave_out_unneeded,
+    register_averages,
+    to_train,
+)
 from .telemetry import Telemetry, Throughput, count_flops, measure_peak
-from .validation import Metric, TaskScore, build_metrics, decibels_per_unit, validate
+from .validation import Metric, TaskScore, build_metrics, metric_scales, validate
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +178,7 @@ def train(
                     if tasks.needs_scores:
                         with averages():
                             measured = validate_together(accelerator, modules, stage, noise_scheduler, reference, metrics)
-                        tasks.scales = tasks.scales or decibels_per_unit(measured, stage.equilibrium.metrics)
+                        tasks.scales = tasks.scales or metric_scales(measured, stage.equilibrium.metrics)
                         scores = {task: round(fmean(score.values) * tasks.scales[task], 6) for task, score in measured.items()}
                     source.set_proportions(tasks.update(step, scores))
                     telemetry.log(stage.name, progress.step, progress.samples, {"proportions": tasks.proportions, "scores": scores or {}})
@@ -184,9 +193,9 @@ def train(
                 # Both: the gradient of an L1 loss is 0 where the loss is not a number.
                 # Under fp16 the gradient may overflow: the scaler then skips the step and lowers its scale.
                 finite = math.isfinite(loss.item()) and (accelerator.scaler is not None or norm is None or math.isfinite(float(norm)))
-                # One exchange for all that the processes must agree on: clocks and signals differ, and who waits alone waits for ever.
+                # One exchange for all that the processes must agree on: a collective that not all enter never returns.
                 now, main = time.monotonic(), run.is_main_process
-                broken, last, stop, save, look = any_of(
+                broken, last, stop, save, look = all_reduce_any(
                     accelerator,
                     not finite,
                     main and step + 1 >= duration.steps_in_all(step + 1),
@@ -244,7 +253,7 @@ def train(
                     raise PreemptedError(f"Told to end after step {progress.step} of stage {stage.name!r}; the checkpoint is written.")
 
         # Hand on the averaged weights.
-        hand_on(accelerator, modules, model, ema, trainable)
+        copy_averaged_weights(accelerator, modules, model, ema, trainable)
         accelerator.free_memory()
         source.close()
         progress.stage, progress.step, progress.seconds, progress.loss = stage_index + 1, 0, 0.0, None
@@ -347,7 +356,7 @@ def validate_together(
     return {task: scores[task] for task in reference}
 
 
-def any_of(accelerator: Accelerator, *decisions: bool) -> list[bool]:
+def all_reduce_any(accelerator: Accelerator, *decisions: bool) -> list[bool]:
     """Of each decision, whether any process took it. All must call it."""
     if accelerator.num_processes == 1:
         return list(decisions)

@@ -124,7 +124,7 @@ def register_averages(accelerator: Accelerator, ema: EMAModel) -> None:
 
 
 @torch.no_grad()
-def hand_on(
+def copy_averaged_weights(
     accelerator: Accelerator, modules: FoundIRModules, model: FoundIRModules, ema: EMAModel, parameters: list[torch.nn.Parameter]
 ) -> None:
     """Gives `modules` the averaged weights, whole and on the device of every process. All must call it.
@@ -148,10 +148,10 @@ def hand_on(
 def averaged(
     accelerator: Accelerator, modules: FoundIRModules, model: FoundIRModules, ema: EMAModel, parameters: list[torch.nn.Parameter]
 ) -> Iterator[None]:
-    """A context in which `modules` are whole and their weights the averaged ones. Arguments as in [`hand_on`]."""
+    """A context in which `modules` are whole and their weights the averaged ones. Arguments as in [`copy_averaged_weights`]."""
     if not is_sharded(accelerator):
         ema.store(parameters)
-    hand_on(accelerator, modules, model, ema, parameters)
+    copy_averaged_weights(accelerator, modules, model, ema, parameters)
     try:
         yield
     finally:

@@ -79,7 +79,7 @@ def _measure(meter: Meter, name: str, image: np.ndarray, truth: np.ndarray) -> f
     return value
 
 
-def decibels_per_unit(scores: Mapping[str, TaskScore], metrics: Mapping[str, str]) -> dict[str, float]:
+def metric_scales(scores: Mapping[str, TaskScore], metrics: Mapping[str, str]) -> dict[str, float]:
     """What makes the scores of tasks comparable that are judged by different metrics.
 
     A task's metric is told in decibels: one standard deviation of it over the task's reference pairs counts as much as one standard

@@ -17,13 +17,13 @@ from PIL import Image, ImageFilter
 from processes import Command
 from safetensors.torch import load_file
 
+from foundir_hf.adapters.adapt import adapt, adaptation_recipe, tone_difference, usual_components
 from foundir_hf.adapters.attach import AdapterConfig
 from foundir_hf.adapters.files import load_adapter
 from foundir_hf.cli import main
 from foundir_hf.cli.common import UsageError, split_weight
 from foundir_hf.hub import load_pipeline
 from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline
-from foundir_hf.training.adapt import adapt, adaptation_recipe, tone_difference, usual_components
 from foundir_hf.training.build import build_modules, prepare_modules
 from foundir_hf.training.config import TrainConfig
 from foundir_hf.training.loop import parameter_groups, train

@@ -11,9 +11,9 @@ from PIL import Image
 
 from foundir_hf.cli import main
 from foundir_hf.cli.clean import summary, write_sheet
-from foundir_hf.data.cleaning import Rule, Verdict, read_manifest
+from foundir_hf.curation.cleaning import Rule, Verdict, read_manifest
 from foundir_hf.data.degradations.haze import haze
-from foundir_hf.demo import SAMPLES
+from foundir_hf.evaluation.demo import SAMPLES
 
 
 @pytest.fixture

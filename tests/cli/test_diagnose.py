@@ -10,8 +10,8 @@ from PIL import Image
 from foundir_hf.cli import main
 from foundir_hf.cli.diagnose import to_table
 from foundir_hf.data.tasks import TASKS
-from foundir_hf.demo import SAMPLES
 from foundir_hf.diagnosis import load_classifier
+from foundir_hf.evaluation.demo import SAMPLES
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def folder(tmp_path):
     image = Image.open(SAMPLES / "coffee.jpg").convert("RGB").resize((240, 160), Image.Resampling.LANCZOS)
     image.save(photos / "deep" / "two.jpg", quality=95)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
-    noisy = TASKS["gaussian_noise"].recipe(pixels, torch.Generator().manual_seed(0), sigma=(40, 40))[0]
+    noisy = TASKS["gaussian_noise"].degradation(pixels, torch.Generator().manual_seed(0), sigma=(40, 40))[0]
     Image.fromarray((noisy.permute(1, 2, 0) * 255).byte().numpy()).save(photos / "noisy.png")
     (photos / "notes.txt").write_text("not a photograph")
     return photos

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from foundir_hf.data.cleaning import (
+from foundir_hf.curation.cleaning import (
     DEFAULT_RULES,
     DEFECTS,
     DROP,
@@ -22,16 +22,16 @@ from foundir_hf.data.cleaning import (
     read_manifest,
     write_manifest,
 )
+from foundir_hf.curation.duplicates import BITS, fingerprint, nearest_earlier
+from foundir_hf.curation.quality import SCORES
 from foundir_hf.data.degradations.blur import defocus_blur
 from foundir_hf.data.degradations.compression import jpeg
 from foundir_hf.data.degradations.haze import haze
 from foundir_hf.data.degradations.illumination import low_light
 from foundir_hf.data.degradations.noise import gaussian_noise
-from foundir_hf.data.duplicates import BITS, fingerprint, nearest_earlier
-from foundir_hf.data.photos import list_photos
-from foundir_hf.data.quality import SCORES
 from foundir_hf.data.tasks import TASKS
-from foundir_hf.demo import SAMPLES
+from foundir_hf.evaluation.demo import SAMPLES
+from foundir_hf.io.folder import list_photos
 
 DARK = Rule("darkness", "darkness", "dark", above=2)
 SMALL = Rule("short_side", DROP, "tiny", below=100)
@@ -47,8 +47,8 @@ def save(path: Path, pixels: torch.Tensor, **options) -> Path:
     return path
 
 
-def damaged(name: str, recipe, **ranges) -> torch.Tensor:
-    images = recipe(photo(name)[None].float() / 255, torch.Generator().manual_seed(0), **ranges)
+def damaged(name: str, degradation, **ranges) -> torch.Tensor:
+    images = degradation(photo(name)[None].float() / 255, torch.Generator().manual_seed(0), **ranges)
     return (images[0] * 255).round().to(torch.uint8)
 
 
@@ -147,7 +147,7 @@ def test_a_wrong_rules_file_is_named_with_the_rule(tmp_path, text, said):
 
 
 @pytest.mark.parametrize(
-    ("defect", "name", "recipe", "ranges"),
+    ("defect", "name", "degradation", "ranges"),
     [
         ("noise", "coffee", gaussian_noise, {"sigma": (15, 15)}),
         ("blur", "astronaut", defocus_blur, {"radius": (3, 3)}),
@@ -156,8 +156,8 @@ def test_a_wrong_rules_file_is_named_with_the_rule(tmp_path, text, said):
         ("darkness", "coffee", low_light, {"exposure": (0.1, 0.1), "noise": (0, 0)}),
     ],
 )
-def test_the_built_in_rules_find_damage_and_pass_the_photograph_before_it(tmp_path, defect, name, recipe, ranges):
-    before, after = clean([SAMPLES / f"{name}.jpg", save(tmp_path / "after.png", damaged(name, recipe, **ranges))], load_rules())
+def test_the_built_in_rules_find_damage_and_pass_the_photograph_before_it(tmp_path, defect, name, degradation, ranges):
+    before, after = clean([SAMPLES / f"{name}.jpg", save(tmp_path / "after.png", damaged(name, degradation, **ranges))], load_rules())
     assert defect not in before.defects
     assert defect in after.defects
     assert not before.dropped

@@ -7,8 +7,8 @@ import pytest
 import torch
 from picture_files import save_numbered
 
-from foundir_hf.data.cleaning import Verdict
-from foundir_hf.data.fitness import TaskShares, is_fit
+from foundir_hf.curation.cleaning import Verdict
+from foundir_hf.curation.fitness import TaskShares, is_fit
 from foundir_hf.data.sources import open_source
 from foundir_hf.data.stream import PairStream
 from foundir_hf.data.tasks import get_task

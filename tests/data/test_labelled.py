@@ -8,23 +8,23 @@ import torch
 from PIL import Image
 
 from foundir_hf.data.labelled import LabelledSource
-from foundir_hf.data.photos import PhotoBank
+from foundir_hf.data.memory import InMemoryPhotographs
 from foundir_hf.data.tasks import TASKS
 
 DEFECTS = tuple(dict.fromkeys(defect for task in TASKS.values() for defect in task.removes))
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> PhotoBank:
+def photos(tmp_path_factory) -> InMemoryPhotographs:
     folder = tmp_path_factory.mktemp("photos")
     y, x = np.mgrid[0:60, 0:80]
     for i in range(3):
         picture = np.stack([40 + x * 2, 200 - y * (i + 1), 128 + 90 * np.sin(x / (3 + i)) * np.cos(y / 5)], axis=-1)
         Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.png")
-    return PhotoBank(sorted(folder.iterdir()))
+    return InMemoryPhotographs(sorted(folder.iterdir()))
 
 
-def source(photos: PhotoBank, **options) -> LabelledSource:
+def source(photos: InMemoryPhotographs, **options) -> LabelledSource:
     return LabelledSource(photos, DEFECTS, **{"batch_size": 6, "sizes": (24, 32), **options})
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from picture_files import break_file, save_numbered
 
-from foundir_hf.data.cleaning import Verdict, write_manifest
+from foundir_hf.curation.cleaning import Verdict, write_manifest
 from foundir_hf.data.loading import IN_MEMORY_PIXELS, TrainingData, estimate_pixels
 from foundir_hf.data.pairs import PairSource
 from foundir_hf.data.shards import pack

@@ -6,15 +6,15 @@ import torch
 from picture_files import coordinates, save
 from PIL import Image
 
+from foundir_hf.curation.cleaning import Verdict
 from foundir_hf.data.augmentation import Augmentation
-from foundir_hf.data.cleaning import Verdict
+from foundir_hf.data.memory import InMemoryPhotographs
 from foundir_hf.data.pairs import PairBatch, PairSource, make_batch
-from foundir_hf.data.photos import PhotoBank
 from foundir_hf.data.sources import open_source
 
 
 @pytest.fixture(scope="module")
-def bank(tmp_path_factory) -> PhotoBank:
+def bank(tmp_path_factory) -> InMemoryPhotographs:
     folder = tmp_path_factory.mktemp("photos")
     y, x = np.mgrid[0:70, 0:90]
     paths = []
@@ -22,10 +22,10 @@ def bank(tmp_path_factory) -> PhotoBank:
         picture = np.stack([40 + x * 2, 60 + y * (i + 1), 128 + 60 * np.sin(x / (3 + i)) * np.cos(y / 5)], axis=-1)
         paths.append(folder / f"{i}.png")
         Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(paths[-1])
-    return PhotoBank(paths)
+    return InMemoryPhotographs(paths)
 
 
-def source(bank: PhotoBank, proportions: dict[str, float], **changes) -> PairSource:
+def source(bank: InMemoryPhotographs, proportions: dict[str, float], **changes) -> PairSource:
     options = {"batch_size": 4, "crop_size": 16, "context_size": 32, **changes}
     return PairSource(bank, proportions, **options)
 
@@ -109,11 +109,11 @@ def test_surroundings_smaller_than_the_crop_and_unknown_tasks_are_refused(bank):
 
 
 @pytest.fixture
-def tinted(tmp_path) -> PhotoBank:
+def tinted(tmp_path) -> InMemoryPhotographs:
     """Three photographs that their blue channel tells apart: 50, 100, 150."""
     for i, name in enumerate("abc"):
         save(tmp_path / f"{name}.png", coordinates(32, 32, blue=50 * (i + 1)))
-    return PhotoBank(open_source(tmp_path))
+    return InMemoryPhotographs(open_source(tmp_path))
 
 
 def test_no_task_draws_a_photograph_that_is_unfit_for_it(tinted):
@@ -136,7 +136,7 @@ def test_a_task_that_no_photograph_is_fit_for_is_refused(tinted):
 def test_pairs_in_memory_keep_their_lq_and_their_task(tmp_path):
     save(tmp_path / "Task1" / "HQ_folder" / "a.png", coordinates(40, 40))
     save(tmp_path / "Task1" / "LQ_folder" / "a.png", 255 - coordinates(40, 40))
-    pairs = source(PhotoBank(open_source(tmp_path)), {"gaussian_noise": 1.0})
+    pairs = source(InMemoryPhotographs(open_source(tmp_path)), {"gaussian_noise": 1.0})
     batch = pairs.batch(pairs.generator(0))
     assert batch.tasks == ["Task1"] * 4
     assert torch.allclose(batch.lq, -batch.hq, atol=1e-5)

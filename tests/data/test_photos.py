@@ -9,8 +9,9 @@ import torch
 from picture_files import coordinates, save
 from PIL import Image
 
-from foundir_hf.data.photos import PhotoBank, list_photos
+from foundir_hf.data.memory import InMemoryPhotographs
 from foundir_hf.data.samples import Sample, cut
+from foundir_hf.io.folder import list_photos
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -89,7 +90,7 @@ def test_files_that_cannot_be_decoded_are_skipped_and_named_in_the_log(tmp_path,
     good = save(tmp_path / "good.png", coordinates(19, 21))
     corrupt = [*corrupt_files(tmp_path), save(tmp_path / "tiny.png", coordinates(15, 400))]
     with caplog.at_level(logging.WARNING):
-        bank = PhotoBank([*corrupt, good])
+        bank = InMemoryPhotographs([*corrupt, good])
     assert len(bank) == 1
     assert bank.samples[0].hq.shape == (3, 19, 21)
     assert all(any(path.name in record.getMessage() for record in caplog.records) for path in corrupt)
@@ -101,13 +102,13 @@ def test_files_that_cannot_be_decoded_are_skipped_and_named_in_the_log(tmp_path,
 
 def test_a_bank_without_a_single_photograph_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="None of the 5 photographs"):
-        PhotoBank(corrupt_files(tmp_path))
+        InMemoryPhotographs(corrupt_files(tmp_path))
 
 
 def test_a_photograph_above_pillows_size_limit_is_skipped(tmp_path, monkeypatch, caplog):
     paths = [save(tmp_path / "huge.png", coordinates(50, 50)), save(tmp_path / "small.png", coordinates(16, 20))]
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # Pillow warns above it and refuses above twice as many
-    assert len(PhotoBank(paths)) == 1
+    assert len(InMemoryPhotographs(paths)) == 1
     assert "huge.png" in caplog.text
 
 
@@ -115,7 +116,7 @@ def test_exif_orientation_is_applied(tmp_path):
     pixels = coordinates(16, 20)
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees clockwise
-    (sample,) = PhotoBank([save(tmp_path / "turned.png", pixels, exif=exif)]).samples
+    (sample,) = InMemoryPhotographs([save(tmp_path / "turned.png", pixels, exif=exif)]).samples
     assert np.array_equal(sample.hq.permute(1, 2, 0).numpy(), np.rot90(pixels, k=-1))
 
 
@@ -124,7 +125,7 @@ def test_exif_orientation_is_applied(tmp_path):
 
 def test_crops_have_their_shape_and_follow_the_seed(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    bank = PhotoBank([save(tmp_path / "a.png", noise), save(tmp_path / "b.png", noise[:, ::-1] // 2)])
+    bank = InMemoryPhotographs([save(tmp_path / "a.png", noise), save(tmp_path / "b.png", noise[:, ::-1] // 2)])
     which = [0, 1, 0, 1, 1, 0]
     crops, lq = bank.crops(which, 16, seeded(3))
     assert crops.shape == (6, 3, 16, 16)
@@ -137,7 +138,7 @@ def test_crops_have_their_shape_and_follow_the_seed(tmp_path):
 
 
 def test_crops_are_windows_of_the_photograph_half_of_them_mirrored(tmp_path):
-    bank = PhotoBank([save(tmp_path / "a.png", coordinates(30, 44))])
+    bank = InMemoryPhotographs([save(tmp_path / "a.png", coordinates(30, 44))])
     crops, _ = bank.crops([0] * 200, 12, seeded(), max_shrink=1.0)
     mirrored, lefts, tops = 0, set(), set()
     for crop in crops:

@@ -10,9 +10,10 @@ from picture_files import save_numbered
 
 from foundir_hf.data.augmentation import Augmentation
 from foundir_hf.data.loading import TrainingData
+from foundir_hf.data.memory import InMemoryPhotographs
 from foundir_hf.data.pairs import PairSource
-from foundir_hf.data.photos import PhotoBank, list_photos
 from foundir_hf.data.pool import PairPool
+from foundir_hf.io.folder import list_photos
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def pool(folder):
-    pairs = PairSource(PhotoBank(list_photos(folder)), {"clean": 1.0, "low_light": 0.0}, 8, 16, 24, seed=3, together=4)
+    pairs = PairSource(InMemoryPhotographs(list_photos(folder)), {"clean": 1.0, "low_light": 0.0}, 8, 16, 24, seed=3, together=4)
     pool = PairPool(pairs, batch_size=6, device="cpu", workers=2, gigabytes=1e-4)
     yield pool
     pool.close()
@@ -55,7 +56,7 @@ def test_no_pair_is_drawn_half_replaced(pool):
 
 
 def test_a_pair_stays_a_pair_when_it_is_mirrored(folder):
-    pairs = PairSource(PhotoBank(list_photos(folder)), {"salt_and_pepper_noise": 1.0}, 8, 16, 24, together=8)
+    pairs = PairSource(InMemoryPhotographs(list_photos(folder)), {"salt_and_pepper_noise": 1.0}, 8, 16, 24, together=8)
     pool = PairPool(pairs, batch_size=64, device="cpu", workers=1, gigabytes=1e-4)
     batch = pool.batch(pool.generator(1))
     pool.close()
@@ -75,7 +76,7 @@ def test_new_shares_reach_the_processes(pool):
 
 
 def test_what_fails_in_a_process_is_told_to_who_waits(folder):
-    pairs = PairSource(PhotoBank(list_photos(folder)), {"clean": 1.0}, 8, 16, 24)
+    pairs = PairSource(InMemoryPhotographs(list_photos(folder)), {"clean": 1.0}, 8, 16, 24)
     pairs.augmentation = Augmentation(tone=-1.0, texture="a lot")  # type: ignore[arg-type]
     pool = PairPool(pairs, batch_size=6, device="cpu", workers=1)
     with pytest.raises(TypeError):
@@ -86,11 +87,11 @@ def test_pools_are_of_data_in_memory(folder):
     with pytest.raises(ValueError, match="`pool_workers` needs data in memory"):
         TrainingData(folder, in_memory="no", pool_workers=2)
     with pytest.raises(ValueError, match="`workers` must be at least 1, got 0"):
-        PairPool(PairSource(PhotoBank(list_photos(folder)), {"clean": 1.0}, 8, 16, 24), 8, "cpu", workers=0)
+        PairPool(PairSource(InMemoryPhotographs(list_photos(folder)), {"clean": 1.0}, 8, 16, 24), 8, "cpu", workers=0)
 
 
 def test_neighbours_share_their_task(folder):
-    pairs = PairSource(PhotoBank(list_photos(folder)), {"clean": 1.0, "low_light": 1.0, "jpeg": 1.0}, 12, 16, 24, together=4)
+    pairs = PairSource(InMemoryPhotographs(list_photos(folder)), {"clean": 1.0, "low_light": 1.0, "jpeg": 1.0}, 12, 16, 24, together=4)
     tasks = [pairs.batch(pairs.generator(step)).tasks for step in range(8)]
     assert all(names[k] == names[k - k % 4] for names in tasks for k in range(12))
     assert len({name for names in tasks for name in names}) == 3

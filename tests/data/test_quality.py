@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
+from foundir_hf.curation.quality import SCORES, WIDEST, blockiness, darkness, edge_width, haze_density, noise_level, score_photo, tint
 from foundir_hf.data.degradations.blur import defocus_blur
 from foundir_hf.data.degradations.compression import jpeg
 from foundir_hf.data.degradations.haze import haze
 from foundir_hf.data.degradations.illumination import color_cast, low_light, over_exposure
 from foundir_hf.data.degradations.noise import gaussian_noise
-from foundir_hf.data.photos import list_photos
-from foundir_hf.data.quality import SCORES, WIDEST, blockiness, darkness, edge_width, haze_density, noise_level, score_photo, tint
-from foundir_hf.demo import SAMPLES
+from foundir_hf.evaluation.demo import SAMPLES
+from foundir_hf.io.folder import list_photos
 
 # White noise of one deviation in every channel is that much weaker in luma.
 LUMA = math.hypot(0.299, 0.587, 0.114)
@@ -39,12 +39,12 @@ CLEAN = {name: score_photo(photo) for name, photo in PHOTOS.items()}
 every_photo = pytest.mark.parametrize("name", sorted(PHOTOS))
 
 
-def damaged(photo: torch.Tensor, recipe, seed: int = 0) -> torch.Tensor:
-    return (recipe(photo[None].float() / 255, seeded(seed))[0] * 255).round().to(torch.uint8)
+def damaged(photo: torch.Tensor, degradation, seed: int = 0) -> torch.Tensor:
+    return (degradation(photo[None].float() / 255, seeded(seed))[0] * 255).round().to(torch.uint8)
 
 
-def scored(photo: torch.Tensor, recipe) -> dict[str, float]:
-    return score_photo(damaged(photo, recipe))
+def scored(photo: torch.Tensor, degradation) -> dict[str, float]:
+    return score_photo(damaged(photo, degradation))
 
 
 def assert_rising(values: list[float], step: float = 0.0) -> None:

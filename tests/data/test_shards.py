@@ -8,10 +8,9 @@ import pytest
 from picture_files import break_file, coordinates, save, save_numbered
 from PIL import Image
 
-from foundir_hf.data.photos import CleanFiles
 from foundir_hf.data.samples import SampleError
 from foundir_hf.data.shards import PackReport, ShardSource, list_shards, pack
-from foundir_hf.data.sources import open_source
+from foundir_hf.data.sources import CleanFiles, open_source
 
 
 def packed(source, folder, **options) -> PackReport:

@@ -9,10 +9,9 @@ from picture_files import break_file, coordinates, save, save_numbered
 from PIL import Image
 
 from foundir_hf.data.hub_datasets import HubDataset, HubStream
-from foundir_hf.data.photos import CleanFiles
 from foundir_hf.data.samples import Sample, SampleError, seed_of
 from foundir_hf.data.shards import ShardSource, pack
-from foundir_hf.data.sources import PairedFolder, find_targets, open_source
+from foundir_hf.data.sources import CleanFiles, PairedFolder, find_targets, open_source
 
 
 def pixels(tensor) -> np.ndarray:

@@ -13,9 +13,8 @@ import torch
 from picture_files import break_file, save_numbered
 
 from foundir_hf.data.hub_datasets import HubStream
-from foundir_hf.data.photos import CleanFiles
 from foundir_hf.data.shards import pack
-from foundir_hf.data.sources import open_source
+from foundir_hf.data.sources import CleanFiles, open_source
 from foundir_hf.data.stream import Crop, CropStream, PairStream
 
 

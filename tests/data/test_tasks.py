@@ -44,7 +44,7 @@ def test_the_table_names_more_than_fifty_tasks_in_ten_families():
 
 
 def test_single_damages_alone_are_more_than_fifty():
-    assert sum(task.recipe not in (compose, mix) and task.family not in ("foundir20", "clean") for task in TASKS.values()) >= 50
+    assert sum(task.degradation not in (compose, mix) and task.family not in ("foundir20", "clean") for task in TASKS.values()) >= 50
 
 
 def test_tasks_are_keyed_by_their_own_names():
@@ -58,7 +58,7 @@ def test_foundirs_benchmark_is_there_by_name_and_in_order():
 @every_task
 def test_every_row_is_data_that_its_recipe_accepts(name):
     task = TASKS[name]
-    parameters = inspect.signature(task.recipe).parameters
+    parameters = inspect.signature(task.degradation).parameters
     accepted = {key for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
     assert set(task.ranges) <= accepted
     assert task.reference
@@ -102,7 +102,7 @@ def test_composites_run_in_physical_order_whatever_order_they_are_written_in():
     assert log == ["first", "second", "sensor", "file"]
 
 
-@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.recipe is compose])
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.degradation is compose])
 def test_a_composite_removes_what_its_parts_remove(name):
     task = TASKS[name]
     assert len(task.ranges["parts"]) >= 2

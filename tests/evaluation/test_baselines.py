@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from foundir_hf.evaluation.baselines import BASELINES, BY_DEFECT, choose, enlarge, estimate_sigma, for_defects, run_baseline
-from foundir_hf.evaluation.damage import select_damage
-from foundir_hf.evaluation.files import read_rgb
+from foundir_hf.evaluation.degradation import select_degradations
 from foundir_hf.evaluation.metrics import psnr
 from foundir_hf.evaluation.suites import SAMPLES
+from foundir_hf.io.reading import read_rgb
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +44,13 @@ def test_every_baseline_takes_any_image_and_keeps_its_size(name, shape):
 
 def test_denoisers_gain_on_noise_of_an_unknown_level(truth):
     for sigma in (15, 50):
-        noisy = select_damage([{"protocol": "noise", "sigma": sigma}])[0].apply(truth, "a", 0)
+        noisy = select_degradations([{"protocol": "noise", "sigma": sigma}])[0].apply(truth, "a", 0)
         assert gain("nlm", noisy, truth) > 1.5
         assert gain("total_variation", noisy, truth) > 1.5
 
 
 def test_deblocking_gains_on_jpeg(truth):
-    rough = select_damage([{"protocol": "jpeg", "quality": 10}])[0].apply(truth, "a", 0)
+    rough = select_degradations([{"protocol": "jpeg", "quality": 10}])[0].apply(truth, "a", 0)
     assert gain("total_variation", rough, truth) > 0
 
 

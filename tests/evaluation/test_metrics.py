@@ -103,9 +103,9 @@ def test_a_meter_refuses_unknown_metrics_and_other_sizes():
 
 def test_removed_is_nothing_for_the_input_itself_and_most_for_the_clean_photograph():
     from foundir_hf.data.tasks import get_task
-    from foundir_hf.evaluation.damage import degrade_image
-    from foundir_hf.evaluation.files import read_rgb
+    from foundir_hf.evaluation.degradation import degrade_image
     from foundir_hf.evaluation.suites import SAMPLES
+    from foundir_hf.io.reading import read_rgb
 
     truth = read_rgb(SAMPLES / "coffee.jpg")
     degraded = degrade_image(truth, get_task("gaussian_noise"), "coffee.jpg", 0)

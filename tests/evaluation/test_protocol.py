@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from foundir_hf.evaluation.damage import select_damage
+from foundir_hf.evaluation.degradation import select_degradations
 from foundir_hf.evaluation.metrics import Meter, to_luma
 from foundir_hf.evaluation.suites import ImageSet, load_suite
 
@@ -29,7 +29,7 @@ def inputs(image_set: ImageSet) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("sigma", "published"), [(15, 24.61), (25, 20.17), (50, 14.15)])
 def test_noisy_cbsd68_has_the_published_psnr(sigma, published):
-    damages = select_damage([{"protocol": "noise", "sigma": sigma}])
+    damages = select_degradations([{"protocol": "noise", "sigma": sigma}])
     assert inputs(ImageSet("clean", DATA / "CBSD68" / "GT", "CBSD68", damages))[0] == pytest.approx(published, abs=0.01)
 
 

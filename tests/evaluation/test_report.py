@@ -16,7 +16,7 @@ from foundir_hf.evaluation.report import describe_data, pictures_of, to_markdown
 from foundir_hf.evaluation.statistics import summarise
 from foundir_hf.evaluation.suites import Case, ImageSet, Suite
 from foundir_hf.evaluation.timing import describe_machine, to_timing, to_timing_page
-from foundir_hf.files import write_whole
+from foundir_hf.io.files import write_whole
 
 
 def score(task: str, image: str, before: float | None, after: float | None, **others: float) -> Score:

@@ -11,8 +11,8 @@ from pictures import pixels, save
 from PIL import Image
 
 from foundir_hf.data.tasks import TASKS
-from foundir_hf.evaluation.files import hash_files
 from foundir_hf.evaluation.suites import SUITES, ImageSet, Suite, bundled_suites, folder_suite, load_suite
+from foundir_hf.io.files import hash_files
 
 
 def write(tmp_path: Path, *entries: object, **more: object) -> Path:

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from foundir_hf.cli import main
-from foundir_hf.photo import Photo, restore_photo
+from foundir_hf.io.photograph import Photo
 from foundir_hf.pipelines.memory_foundir import KINDS, LIBRARIES, cast_nbytes, count, nbytes, parse_bytes
 from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline, decode_latents
 from foundir_hf.pipelines.tiling_foundir import TileGrid
+from foundir_hf.restoration.photo import restore_photo
 
 
 def seeded(seed: int = 0) -> torch.Generator:

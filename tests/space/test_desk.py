@@ -8,7 +8,8 @@ import weakref
 import numpy as np
 import pytest
 
-from foundir_hf.photo import PhotoError, read_photo
+from foundir_hf.io.photograph import PhotoError
+from foundir_hf.io.reading import read_photo
 from foundir_hf.space.desk import Desk
 from foundir_hf.space.engine import Engine
 from foundir_hf.space.errors import explain

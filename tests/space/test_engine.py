@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from foundir_hf.cli import main
-from foundir_hf.photo import read_photo, write_photo
+from foundir_hf.io.reading import read_photo
+from foundir_hf.io.writing import write_photo
 from foundir_hf.space.engine import Engine
 from foundir_hf.space.job import Job
 from foundir_hf.space.line import LineFullError

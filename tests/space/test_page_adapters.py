@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from foundir_hf.cli import main
-from foundir_hf.photo import read_photo, write_photo
+from foundir_hf.io.reading import read_photo
+from foundir_hf.io.writing import write_photo
 from foundir_hf.space.engine import Engine
 from foundir_hf.space.form import Form
 from foundir_hf.space.settings import SettingError, Settings

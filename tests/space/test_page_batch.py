@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from foundir_hf.cli import main
-from foundir_hf.formats.photograph import PhotoError
+from foundir_hf.io.photograph import PhotoError
 from foundir_hf.space import gather as gathering
 from foundir_hf.space.batch import BatchWork
 from foundir_hf.space.gather import gather

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from foundir_hf.formats.photograph import Photo
+from foundir_hf.io.photograph import Photo
 from foundir_hf.space import visitors as module
 from foundir_hf.space.limits import CALLS_KEPT, IDLE_SECONDS
 from foundir_hf.space.visitors import Visitors

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from foundir_hf.data.cleaning import Verdict, write_manifest
+from foundir_hf.curation.cleaning import Verdict, write_manifest
 from foundir_hf.data.labelled import LabelledSource
-from foundir_hf.data.photos import PhotoBank
+from foundir_hf.data.memory import InMemoryPhotographs
 from foundir_hf.data.tasks import TASKS
 from foundir_hf.models.degradation_classifier_foundir import FoundIRDegradationClassifier
 from foundir_hf.training.classifier import (
@@ -57,7 +57,7 @@ def tiny_classifier() -> FoundIRDegradationClassifier:
 
 
 def stream(data: Path, **options) -> LabelledSource:
-    return LabelledSource(PhotoBank(sorted(data.glob("*.png"))), DEFECTS, 8, (24,), **options)
+    return LabelledSource(InMemoryPhotographs(sorted(data.glob("*.png"))), DEFECTS, 8, (24,), **options)
 
 
 def test_the_recipe_that_ships_lists_every_defect_of_the_task_table_once():

@@ -8,13 +8,7 @@ import random
 
 import pytest
 
-from foundir_hf.training.equilibrium import (
-    DataEquilibriumScheduler,
-    EquilibriumConfig,
-    PlannedScheduler,
-    build_task_scheduler,
-    rebalance,
-)
+from foundir_hf.training.equilibrium import DataEquilibriumScheduler, EquilibriumConfig, PlannedScheduler, build_task_scheduler, rebalance
 
 FOUR = {"deblur": 1.0, "dehaze": 1.0, "low_light": 1.0, "sr": 1.0}
 

@@ -23,7 +23,7 @@ from foundir_hf.training.build import build_modules
 from foundir_hf.training.checkpoints import find_checkpoint
 from foundir_hf.training.config import StageConfig, TrainConfig
 from foundir_hf.training.equilibrium import EquilibriumConfig
-from foundir_hf.training.loop import any_of, learning_rate_factor, parameter_groups, train
+from foundir_hf.training.loop import all_reduce_any, learning_rate_factor, parameter_groups, train
 from foundir_hf.training.validation import validate
 
 PIXELS = StageConfig(
@@ -321,7 +321,7 @@ def in_two_processes(function, *arguments) -> None:
 
 
 def _agree(number: int, output: Path) -> None:
-    (output / f"{number}.json").write_text(json.dumps(any_of(Accelerator(cpu=True), number == 0, number == 1, False)))
+    (output / f"{number}.json").write_text(json.dumps(all_reduce_any(Accelerator(cpu=True), number == 0, number == 1, False)))
 
 
 def test_processes_agree_on_decisions_whoever_took_them(tmp_path):

@@ -10,24 +10,24 @@ import torch
 from diffusers import DDIMScheduler
 from weights import awaken
 
+from foundir_hf.data.memory import InMemoryPhotographs
 from foundir_hf.data.pairs import PairBatch, reference_pairs
-from foundir_hf.data.photos import PhotoBank
 from foundir_hf.hub import load_pipeline
 from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline
 from foundir_hf.training.build import build_modules
 from foundir_hf.training.config import StageConfig
 from foundir_hf.training.export import save_pipeline
 from foundir_hf.training.objectives import FoundIRModules, restoration_loss, restore
-from foundir_hf.training.validation import build_metrics, decibels_per_unit, validate
+from foundir_hf.training.validation import build_metrics, metric_scales, validate
 
 STAGE = StageConfig("stage", "restoration", 10, {"unet.": 1.0}, tasks={"low_light": 1.0, "clean": 1.0})
 
 
 @pytest.fixture
-def bank(tmp_path, photo) -> PhotoBank:
+def bank(tmp_path, photo) -> InMemoryPhotographs:
     photo.save(tmp_path / "a.png")
     photo.rotate(180).save(tmp_path / "b.png")
-    return PhotoBank([tmp_path / "a.png", tmp_path / "b.png"])
+    return InMemoryPhotographs([tmp_path / "a.png", tmp_path / "b.png"])
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -257,11 +257,11 @@ def test_other_metrics_are_told_in_decibels_by_their_spread(bank):
     scores = validate(modules, STAGE, scheduler, reference, build_metrics(names, torch.device("cpu")))
     assert scores["clean"].values == scores["clean"].after
     assert all(0 < value < 1 for value in scores["low_light"].values)
-    scales = decibels_per_unit(scores, names)
+    scales = metric_scales(scores, names)
     assert scales["clean"] == 1
     spread = [abs(a - b) for a, b in (scores["low_light"].after, scores["low_light"].values)]
     assert scales["low_light"] == pytest.approx(spread[0] / spread[1])
-    assert decibels_per_unit(scores, {"low_light": "lpips"})["low_light"] == pytest.approx(-spread[0] / spread[1])
+    assert metric_scales(scores, {"low_light": "lpips"})["low_light"] == pytest.approx(-spread[0] / spread[1])
     with pytest.raises(ValueError, match="must not hold 'removed'"):
         build_metrics({"low_light": "removed"}, torch.device("cpu"))
     with pytest.raises(ValueError, match="`reference_size` is too small for the metric 'ms_ssim', got pairs of 32x32"):

@@ -88,8 +88,8 @@ class AdaptIRBlock(nn.Module):
         self.local_branch = LocalBranch(hidden) if "local" in config.branches else None
         self.global_branch = GlobalBranch(hidden) if "global" in config.branches else None
         self.channel_branch = ChannelBranch(hidden) if "channel" in config.branches else None
-        self.to_channels = _gate(hidden, hidden) if both else None  # what is in the whole picture says which local patterns count
-        self.to_pixels = _gate(hidden, 1) if both else None  # what is nearby says where global patterns count
+        self.to_channels = _gate(hidden, hidden) if both else None  # channel gate of the local branch
+        self.to_pixels = _gate(hidden, 1) if both else None  # spatial gate of the global branch
         self.up = nn.Conv2d(hidden, out_channels, 1)
         if config.init_weights:
             nn.init.zeros_(self.up.weight)

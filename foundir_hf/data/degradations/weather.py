@@ -22,7 +22,7 @@ def rain(
     veil: tuple[float, float] = (0.0, 0.15),
     sparsity: tuple[float, float] = (0.0, 2.2),
 ) -> torch.Tensor:
-    """Streaks of falling drops: noise smeared along the fall (Garg and Nayar, 2007; the recipe behind the DDN set, CVPR 2017).
+    """Streaks of falling drops: noise smeared along the fall (Garg and Nayar, 2007; as made for the DDN set, CVPR 2017).
 
     Args:
         length: Of a streak, in pixels.

@@ -13,9 +13,9 @@ import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from .files import is_url, write_whole
-from .formats.limits import Limits
-from .formats.names import written_name
+from ..io.files import is_url, write_whole
+from ..io.limits import Limits
+from ..io.names import written_name
 from .manifest import MANIFEST, enter_lines
 from .plan import find_photos, kind_by_name
 

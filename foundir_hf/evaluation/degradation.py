@@ -18,7 +18,7 @@ from ..data.tasks import TASKS, Task
 
 
 @dataclass(frozen=True)
-class Damage:
+class Degradation:
     """One kind of damage, as a suite lists it.
 
     Args:
@@ -43,7 +43,7 @@ def seeded(name: str, image_name: str, seed: int) -> torch.Generator:
 
 
 def degrade_image(truth: np.ndarray, task: Task, image_name: str, seed: int) -> np.ndarray:
-    """Damage of one `uint8` image by a sub-task, rounded to `uint8`; see [`seeded`]."""
+    """Degradation of one `uint8` image by a sub-task, rounded to `uint8`; see [`seeded`]."""
     clean = torch.from_numpy(truth.copy()).permute(2, 0, 1)[None].float() / 255
     degraded = task.degrade(clean, seeded(task.name, image_name, seed))[0].clamp(0, 1)
     return (degraded * 255).round().byte().permute(1, 2, 0).numpy()
@@ -77,7 +77,7 @@ _PROTOCOLS: dict[str, tuple[str, float, float, str, str]] = {
 }
 
 
-def _protocol(row: dict[str, Any]) -> list[Damage]:
+def _protocol(row: dict[str, Any]) -> list[Degradation]:
     """`{protocol: noise, sigma: 25}`, `{protocol: jpeg, quality: [10, 20]}`, `{protocol: bicubic, factor: 4}`."""
     kind = row.get("protocol")
     if not isinstance(kind, str) or kind not in _PROTOCOLS:
@@ -101,11 +101,11 @@ def _protocol(row: dict[str, Any]) -> list[Damage]:
             apply, multiple = partial(_jpeg, quality=int(value)), 1
         else:
             apply, multiple = partial(_bicubic, factor=int(value)), int(value)
-        damages.append(Damage(name, family, (defect,), apply, multiple))
+        damages.append(Degradation(name, family, (defect,), apply, multiple))
     return damages
 
 
-def _at_severity(row: dict[str, Any]) -> Damage:
+def _at_severity(row: dict[str, Any]) -> Degradation:
     """`{task: motion_blur, length: 15}`: a sub-task whose ranges are narrowed to values, or to other ranges."""
     values = {name: value for name, value in row.items() if name != "task"}
     if row["task"] not in TASKS:
@@ -122,10 +122,10 @@ def _at_severity(row: dict[str, Any]) -> Damage:
         ranges[parameter] = tuple(ends)
         name += f"_{parameter}_" + "-".join(f"{end:g}" for end in dict.fromkeys(ends))
     narrowed = replace(task, name=name, ranges={**task.ranges, **ranges})
-    return Damage(name, task.family, tuple(task.removes), partial(_by_task, task=narrowed))
+    return Degradation(name, task.family, tuple(task.removes), partial(_by_task, task=narrowed))
 
 
-def select_damage(rows: list[Any]) -> tuple[Damage, ...]:
+def select_degradations(rows: list[Any]) -> tuple[Degradation, ...]:
     """What a suite's `tasks` name.
 
     Args:
@@ -137,7 +137,7 @@ def select_damage(rows: list[Any]) -> tuple[Damage, ...]:
     """
     if not rows:
         raise ValueError("`tasks` must name at least one, got [].")
-    chosen: dict[str, Damage] = {}
+    chosen: dict[str, Degradation] = {}
     for row in rows:
         if isinstance(row, dict):
             found = [_at_severity(row)] if "task" in row else _protocol(row)
@@ -146,7 +146,7 @@ def select_damage(rows: list[Any]) -> tuple[Damage, ...]:
             if not tasks:
                 families = ", ".join(dict.fromkeys(t.family for t in TASKS.values()))
                 raise ValueError(f"`tasks` must name sub-tasks ({', '.join(TASKS)}), families ({families}) or all; got {row!r}.")
-            found = [Damage(t.name, t.family, tuple(t.removes), partial(_by_task, task=t)) for t in tasks]
+            found = [Degradation(t.name, t.family, tuple(t.removes), partial(_by_task, task=t)) for t in tasks]
         for damage in found:
             if damage.name in chosen:
                 raise ValueError(f"`tasks` names {damage.name!r} twice.")

@@ -6,8 +6,8 @@ import re
 import struct
 from dataclasses import dataclass, field
 
+from ..photograph import Metadata
 from . import xmp
-from .photograph import Metadata
 
 _SCAN, _END, _COMMENT = 0xDA, 0xD9, 0xFE
 _EXIF, _XMP, _EXTENSION = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"

@@ -9,10 +9,10 @@ from dataclasses import replace
 import imagecodecs
 import numpy as np
 
+from ..limits import Limits
+from ..names import how_to_install
+from ..photograph import Metadata, Photo, PhotoError
 from . import exif, raster
-from .limits import Limits
-from .names import how_to_install
-from .photograph import Metadata, Photo, PhotoError
 from .png import split_alpha
 
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1"})

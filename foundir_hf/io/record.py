@@ -8,7 +8,7 @@ from dataclasses import replace
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
-from . import xmp
+from .formats import xmp
 from .photograph import Metadata
 
 NAMESPACE = "https://github.com/foundir-hf/foundir_hf/ns/1.0/"

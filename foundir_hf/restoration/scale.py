@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..io.files import is_url
 from .batch import Batch, Record, Result
-from .files import is_url
 from .plan import Job, Plan
 from .remote import Transfer, existing, fetch, store
 

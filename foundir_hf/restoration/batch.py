@@ -19,14 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from .deadline import within
-from .files import file_sha256, remove_unfinished
-from .formats.decoder import Decoder
-from .formats.limits import DEFAULT_LIMITS, Limits
-from .formats.raster import open_picture
-from .formats.reading import read_file
+from ..io.deadline import within
+from ..io.decoder import Decoder
+from ..io.files import file_sha256, remove_unfinished
+from ..io.formats.raster import open_picture
+from ..io.limits import DEFAULT_LIMITS, Limits
+from ..io.photograph import Photo, PhotoError
+from ..io.reading import read_file
+from ..io.writing import write_photo
 from .manifest import Manifest, read_records
-from .photo import Photo, PhotoError, write_photo
 from .plan import Job, Plan
 
 # Seconds between looks at photographs that another process works on.
@@ -325,7 +326,7 @@ def _reason(job: Job, error: Exception) -> str:
     """A line that names the photograph."""
     if isinstance(error, PhotoError):
         return str(error).replace(str(job.source), job.name)
-    from .pipelines.pipeline_foundir import is_out_of_memory  # torch is there already, or this is no hurry
+    from ..pipelines.pipeline_foundir import is_out_of_memory  # torch is there already, or this is no hurry
 
     if is_out_of_memory(error):
         return f"{job.name}: out of memory; try a smaller --tile-size."

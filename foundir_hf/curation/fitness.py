@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .tasks import TASKS, Task
+from ..data.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     from .cleaning import Verdict

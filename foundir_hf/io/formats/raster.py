@@ -13,11 +13,11 @@ import numpy as np
 import PIL.Image
 from PIL import JpegImagePlugin
 
+from ..limits import Limits
+from ..photograph import Metadata, Photo, PhotoError
 from . import jpeg
 from .colour import from_cmyk
 from .exif import with_marker, without_marker
-from .limits import Limits
-from .photograph import Metadata, Photo, PhotoError
 
 _INCH = 0.0254  # metres
 # What Pillow is asked to read: it knows many more formats, and hands one of them, EPS, to Ghostscript, which runs what is in it.

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 
-from . import exif, heif, png, raster, raw, tiff
+from .formats import exif, heif, png, raster, raw, tiff
 from .limits import DEFAULT_LIMITS, Limits
 from .photograph import Photo, PhotoError
 
@@ -110,3 +111,17 @@ def reason(error: Exception) -> str:
         return "not an image of a known format"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split())
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """`(height, width, 3)`, `uint8`, upright. Raises [`PhotoError`]."""
+    return np.asarray(read_photo(path).image.convert("RGB"))
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """`(width, height)` as the header has it, not turned upright. Raises [`PhotoError`]."""
+    try:
+        with PIL.Image.open(path) as image:
+            return image.size
+    except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
+        raise PhotoError(f"{path}: cannot be read as a photograph ({error}).") from error

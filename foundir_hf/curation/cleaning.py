@@ -20,10 +20,10 @@ import torch
 import yaml
 from tqdm.auto import tqdm
 
-from ..files import write_whole
+from ..data.samples import SampleError, decode_rgb
+from ..io.files import write_whole
 from .duplicates import fingerprint, nearest_earlier
 from .quality import SCORES, score_photo
-from .samples import SampleError, decode_rgb
 
 DEFECTS = ("noise", "blur", "low_resolution", "compression", "darkness", "overexposure", "color", "haze")
 DROP = "drop"

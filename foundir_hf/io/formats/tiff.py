@@ -11,11 +11,11 @@ import numpy as np
 import tifffile
 from tifffile import EXTRASAMPLE, PHOTOMETRIC
 
+from ..limits import Limits
+from ..photograph import Metadata, Photo, PhotoError, as_type
 from . import exif as exif_module
 from . import resources
 from .colour import from_cmyk, from_lab
-from .limits import Limits
-from .photograph import Metadata, Photo, PhotoError, as_type
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what cannot be read arrives as an exception, what can be is nobody's business
 _IPTC, _PHOTOSHOP, _XMP, _PROFILE, _WHITE = 33723, 34377, 700, 34675, 318

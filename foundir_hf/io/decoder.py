@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..deadline import within
 from . import wire
+from .deadline import within
 from .limits import DEFAULT_LIMITS, Limits
 from .photograph import Photo, PhotoError
 
@@ -46,7 +46,7 @@ class Decoder:
     def start(self) -> subprocess.Popen:
         """The process; if it is not there yet, it starts, and imports its libraries while this one goes on."""
         if self._process is None:
-            code = f"import sys; sys.path[:] = {sys.path!r}; from foundir_hf.formats.decoder import serve; serve()"
+            code = f"import sys; sys.path[:] = {sys.path!r}; from foundir_hf.io.decoder import serve; serve()"
             self._process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         return self._process
 

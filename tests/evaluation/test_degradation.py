@@ -12,7 +12,7 @@ from PIL import Image
 
 from foundir_hf.data.degradations.blur import defocus_blur
 from foundir_hf.data.tasks import TASKS, get_task
-from foundir_hf.evaluation.damage import degrade_image, select_damage
+from foundir_hf.evaluation.degradation import degrade_image, select_degradations
 from foundir_hf.evaluation.metrics import psnr
 
 
@@ -40,19 +40,19 @@ def test_damage_depends_on_seed_task_and_name_alone():
 
 
 def test_tasks_are_named_by_name_pattern_family_or_all():
-    assert [d.name for d in select_damage(["all"])] == list(TASKS)
-    assert select_damage(["haze", "downsample_*"])[0].name == "haze"
-    assert {"downsample_x2", "downsample_x4"} <= {d.name for d in select_damage(["downsample_*"])}
+    assert [d.name for d in select_degradations(["all"])] == list(TASKS)
+    assert select_degradations(["haze", "downsample_*"])[0].name == "haze"
+    assert {"downsample_x2", "downsample_x4"} <= {d.name for d in select_degradations(["downsample_*"])}
     family = [t.name for t in TASKS.values() if t.family == "noise"]
-    assert [d.name for d in select_damage(["noise"])] == family
-    damage = select_damage(["gaussian_noise"])[0]
+    assert [d.name for d in select_degradations(["noise"])] == family
+    damage = select_degradations(["gaussian_noise"])[0]
     truth = pixels()
     assert (damage.family, damage.defects, damage.multiple) == ("noise", ("noise",), 1)
     assert np.array_equal(damage.apply(truth, "a.png", 3), degrade_image(truth, TASKS["gaussian_noise"], "a.png", 3))
 
 
 def test_noise_is_neither_clipped_nor_rounded_and_has_the_published_psnr():
-    damage = select_damage([{"protocol": "noise", "sigma": 25}])[0]
+    damage = select_degradations([{"protocol": "noise", "sigma": 25}])[0]
     truth = np.tile(np.array([0, 128, 255], np.uint8), (128, 128, 1))
     noisy = damage.apply(truth, "a.png", 0)
     assert damage.name == "noise_sigma_25"
@@ -67,7 +67,7 @@ def test_noise_is_neither_clipped_nor_rounded_and_has_the_published_psnr():
 
 def test_jpeg_is_libjpeg_s_at_the_quality_asked_for():
     truth = pixels(64, 64)
-    damages = select_damage([{"protocol": "jpeg", "quality": [10, 40]}])
+    damages = select_degradations([{"protocol": "jpeg", "quality": [10, 40]}])
     assert [d.name for d in damages] == ["jpeg_quality_10", "jpeg_quality_40"]
     rough, fine = (d.apply(truth, "a.png", 0) for d in damages)
     buffer = io.BytesIO()
@@ -77,7 +77,7 @@ def test_jpeg_is_libjpeg_s_at_the_quality_asked_for():
 
 
 def test_bicubic_inputs_are_small_and_hold_the_picture():
-    damage = select_damage([{"protocol": "bicubic", "factor": 4}])[0]
+    damage = select_degradations([{"protocol": "bicubic", "factor": 4}])[0]
     ramp = np.tile(np.arange(0, 128, 2, dtype=np.uint8)[None, :, None], (32, 1, 3))
     small = damage.apply(ramp, "a.png", 0)
     assert (damage.multiple, damage.defects, small.shape) == (4, ("low_resolution",), (8, 16, 3))
@@ -86,7 +86,7 @@ def test_bicubic_inputs_are_small_and_hold_the_picture():
 
 def test_a_task_of_one_severity_is_the_task_with_its_ranges_narrowed():
     truth = pixels(48, 64)
-    fixed, between = select_damage([{"task": "defocus_blur", "radius": 4}, {"task": "defocus_blur", "radius": [1, 2]}])
+    fixed, between = select_degradations([{"task": "defocus_blur", "radius": 4}, {"task": "defocus_blur", "radius": [1, 2]}])
     assert (fixed.name, between.name) == ("defocus_blur_radius_4", "defocus_blur_radius_1-2")
     assert fixed.family == "blur"
     assert fixed.defects == TASKS["defocus_blur"].removes
@@ -123,4 +123,4 @@ def test_a_task_of_one_severity_is_the_task_with_its_ranges_narrowed():
 )
 def test_what_names_no_damage_is_refused(rows, message):
     with pytest.raises(ValueError, match=message):
-        select_damage(rows)
+        select_degradations(rows)

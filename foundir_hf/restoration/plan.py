@@ -12,8 +12,8 @@ from pathlib import Path, PurePath
 
 import PIL.Image
 
-from .files import IMAGE_SUFFIXES
-from .formats.names import READ_SUFFIXES, how_to_install, missing_extra, written_name
+from ..io.files import IMAGE_SUFFIXES
+from ..io.names import READ_SUFFIXES, how_to_install, missing_extra, written_name
 from .manifest import MANIFEST, read_records
 
 # What a folder is called that may not be read.

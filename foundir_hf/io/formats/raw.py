@@ -6,10 +6,10 @@ import io
 import struct
 from collections.abc import Iterator
 
+from ..limits import Limits
+from ..names import how_to_install
+from ..photograph import Metadata, Photo, PhotoError
 from . import exif
-from .limits import Limits
-from .names import how_to_install
-from .photograph import Metadata, Photo, PhotoError
 
 _BEGINNINGS = (b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"\0MRM")
 _DNG_VERSION, _SUB_DIRECTORIES, _PHOTOMETRIC, _XMP = 0xC612, 0x014A, 0x0106, 700

@@ -9,17 +9,17 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .data.photos import list_photos
-from .data.tasks import get_task
-from .evaluation.benchmark import INPUT, RESTORED, Score
-from .evaluation.damage import degrade_image
-from .evaluation.files import read_rgb
-from .evaluation.metrics import psnr
-from .evaluation.statistics import summarise
-from .evaluation.suites import SAMPLES
-from .evaluation.tables import to_table
-from .pictures import contact_sheet, write_picture
-from .pipelines.pipeline_foundir import FoundIRPipeline
+from ..data.tasks import get_task
+from ..io.folder import list_photos
+from ..io.pictures import contact_sheet, write_picture
+from ..io.reading import read_rgb
+from ..pipelines.pipeline_foundir import FoundIRPipeline
+from .benchmark import INPUT, RESTORED, Score
+from .degradation import degrade_image
+from .metrics import psnr
+from .statistics import summarise
+from .suites import SAMPLES
+from .tables import to_table
 
 # The commonest damage; the table has many more.
 DEMO_TASKS = (

@@ -14,21 +14,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..adapters.attach import AdapterConfig, count_parameters, without_adapters
-from ..adapters.card import Gain, write_card
-from ..adapters.files import Base, save_adapter
 from ..data.loading import TrainingData
 from ..data.samples import Source
 from ..data.sources import open_source
 from ..hub import read_index
 from ..models.lq_encoder_foundir import FoundIRPyramidEncoder
 from ..pipelines.lora_foundir import COMPONENTS
-from .build import load_modules, prepare_modules
-from .config import StageConfig, TrainConfig
-from .export import save_pipeline
-from .loop import train
-from .objectives import FoundIRModules
-from .validation import TaskScore, validate
+from ..training.build import load_modules, prepare_modules
+from ..training.config import StageConfig, TrainConfig
+from ..training.export import save_pipeline
+from ..training.loop import train
+from ..training.objectives import FoundIRModules
+from ..training.validation import TaskScore, validate
+from .attach import AdapterConfig, count_parameters, without_adapters
+from .card import Gain, write_card
+from .files import Base, save_adapter
 
 # On the 30 pairs of benchmarks/scanner.py and `tiny` 0.1; whoever adapts the whole model moves every weight, and by less.
 LEARNING_RATES = {"lora": 1e-3, "adaptir": 2e-3, "full": 2e-4}
