@@ -13,6 +13,7 @@ from peft import LoraConfig, PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from ..io.yaml_files import STRICT_KEYS
 from ..pipelines.lora_foundir import COMPONENTS, adaptable
 from .adaptir import AdaptIRConfig
 
@@ -53,11 +54,12 @@ class AdapterConfig:
     dora: bool = False
     reduction: int = 8
 
+    __pydantic_config__ = STRICT_KEYS
+
     def __post_init__(self):
         for name, accepted in (("method", get_args(Method)), ("targets", get_args(Targets))):
             if getattr(self, name) not in accepted:
                 raise ValueError(f"`{name}` must be one of {', '.join(accepted)}; got {getattr(self, name)!r}.")
-        object.__setattr__(self, "components", tuple(self.components))  # YAML has lists
         if not self.components or not set(self.components) <= set(COMPONENTS):
             raise ValueError(f"`components` must be of {', '.join(COMPONENTS)}; got {list(self.components)}.")
         if self.rank < 1 or self.reduction < 1:

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from tqdm.auto import tqdm
 
 from ..data.samples import SampleError, decode_rgb
 from ..io.files import write_whole
+from ..io.yaml_files import STRICT_KEYS, read_yaml
 from .duplicates import fingerprint, nearest_earlier
 from .quality import SCORES, score_photo
 
@@ -68,6 +68,8 @@ class Rule:
     above: float | None = None
     below: float | None = None
 
+    __pydantic_config__ = STRICT_KEYS
+
     def __post_init__(self):
         if not (isinstance(self.score, str) and self.score and isinstance(self.reason, str) and self.reason):
             raise ValueError(f"`score` and `reason` must be text, got {self.score!r} and {self.reason!r}.")
@@ -96,14 +98,10 @@ def load_rules(path: str | Path = DEFAULT_RULES) -> tuple[Rule, ...]:
         OSError: The file cannot be read.
         ValueError: It is no such list; names the file and the rule.
     """
-    content = Path(path).read_bytes()
-    try:
-        data = yaml.safe_load(content.decode("utf-8"))
-    except Exception as error:  # impossible dates, deep nesting: PyYAML raises whatever a value leads it to
-        raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split()) or type(error).__name__}") from error
-    if not isinstance(data, list) or not data:
-        raise ValueError(f"{path}: must be a list of rules, got {type(data).__name__}.")
-    return tuple(_rule(entry, f"{path}: rule {number}") for number, entry in enumerate(data, 1))
+    rules = read_yaml(path, list[Rule])
+    if not rules:
+        raise ValueError(f"{path}: must be a list of at least one rule, got [].")
+    return tuple(rules)
 
 
 def judge(scores: Mapping[str, float], rules: Sequence[Rule]) -> Verdict:
@@ -207,13 +205,6 @@ def _check_scores(rules: Sequence[Rule], known: Sequence[str] | Mapping[str, flo
     for rule in rules:
         if rule.score not in known:
             raise ValueError(f"a rule asks for the score {rule.score!r}, which is not computed; there are {', '.join(known)}.")
-
-
-def _rule(entry: Any, where: str) -> Rule:
-    try:
-        return Rule(**entry)
-    except (TypeError, ValueError) as error:  # no mapping, or a field that is missing, unknown or wrong
-        raise ValueError(f"{where}: {str(error).removeprefix('Rule.__init__() ')}") from error
 
 
 def _verdict(row: Any, where: str) -> Verdict:

@@ -24,9 +24,9 @@ from ..data.labelled import LabelledSource
 from ..data.memory import InMemoryPhotographs
 from ..data.sources import CleanFiles
 from ..io.folder import list_photos
+from ..io.yaml_files import STRICT_KEYS, read_yaml
 from ..models.degradation_classifier_foundir import FoundIRDegradationClassifier
 from .checkpoints import find_checkpoint
-from .config import build_config, read_recipe
 from .loop import learning_rate_factor
 
 logger = logging.getLogger(__name__)
@@ -65,11 +65,12 @@ class ClassifierConfig:
     report_batches: int = 120
     seed: int = 0
 
+    __pydantic_config__ = STRICT_KEYS
+
     @classmethod
     def from_yaml(cls, path: str | Path) -> ClassifierConfig:
         """Reads a recipe; raises `ValueError` naming the file and the key that is wrong."""
-        data = {key: tuple(value) if isinstance(value, list) else value for key, value in read_recipe(path).items()}
-        return build_config(cls, data, str(path))
+        return read_yaml(path, cls)
 
 
 def train_classifier(

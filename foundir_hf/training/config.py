@@ -1,15 +1,14 @@
-"""The configuration of a training run: frozen dataclasses read from YAML. An unknown key is an error."""
+"""The configuration of a training run: frozen dataclasses, read from YAML."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from ..adapters.attach import AdapterConfig
+from ..io.yaml_files import STRICT_KEYS, read_yaml
 from .equilibrium import EquilibriumConfig
 
 Objective = Literal["diffusion", "restoration"]
@@ -67,6 +66,8 @@ class StageConfig:
     loss_floor: float = 1e-4
     gate_floor: float = 2e-5
     noise_offset: float = 0.0
+
+    __pydantic_config__ = STRICT_KEYS
 
     def __post_init__(self):
         if self.objective not in get_args(Objective):
@@ -140,62 +141,16 @@ class TrainConfig:
     reference_size: int = 192
     trackers: tuple[str, ...] = ()
 
+    __pydantic_config__ = STRICT_KEYS
+
     def __post_init__(self):
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"`stages` must be at least one, with names that differ, got {names}.")
         if self.adapter is not None and self.initial_checkpoint is None:
             raise ValueError("`adapter` needs the `initial_checkpoint` that it adapts.")
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> TrainConfig:
         """Reads a recipe; raises `ValueError` naming the file and the key that is wrong."""
-        data = read_recipe(path)
-        stages = tuple(_stage(stage, f"{path}: stage {i}") for i, stage in enumerate(data.pop("stages", None) or []))
-        if not stages:
-            raise ValueError(f"{path}: `stages` must list at least one stage.")
-        names = [stage.name for stage in stages]
-        if len(set(names)) != len(names):
-            raise ValueError(f"{path}: stage names must differ, got {names}.")
-        if data.get("adapter") is not None:
-            data["adapter"] = build_config(AdapterConfig, data["adapter"], f"{path}: adapter")
-        lists = {name: data[name] for name in ("trackers", "betas") if name in data}
-        if wrong := [name for name, value in lists.items() if not isinstance(value, list)]:
-            raise ValueError(f"{path}: `{wrong[0]}` must be a list, got {lists[wrong[0]]!r}.")
-        return build_config(cls, {**data, **{name: tuple(value) for name, value in lists.items()}, "stages": stages}, str(path))
-
-
-def _stage(data: Mapping[str, Any], where: str) -> StageConfig:
-    if isinstance(data, Mapping) and "equilibrium" in data:
-        data = {**data, "equilibrium": build_config(EquilibriumConfig, data["equilibrium"], f"{where}: equilibrium")}
-    return build_config(StageConfig, data, where)
-
-
-def read_recipe(path: str | Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping; raises `ValueError` naming the file otherwise."""
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: no YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"{path}: a recipe is a mapping, got {type(data).__name__}.")
-    return data
-
-
-def build_config(cls: type, data: Mapping[str, Any], where: str) -> Any:
-    """An instance of the dataclass `cls`; raises `ValueError` that starts with `where` for unknown and missing keys."""
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{where} must be a mapping, got {data!r}.")
-    known = {f.name for f in fields(cls)}
-    required = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
-    unknown, missing = sorted(set(data) - known), sorted(required - set(data))
-    if unknown:
-        raise ValueError(f"{where}: unknown keys {unknown}; accepted are {sorted(known)}.")
-    if missing:
-        raise ValueError(f"{where}: missing keys {missing}.")
-    for f in fields(cls):
-        if f.name in data and not isinstance(data[f.name], {"int": int, "float": (int, float)}.get(str(f.type), object)):
-            raise ValueError(
-                f"{where}: `{f.name}` must be {f.type}, got {data[f.name]!r}; YAML takes 5.0e-5 for a number and 5e-5 for a word."
-            )
-    try:
-        return cls(**data)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        return read_yaml(path, cls)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..data.mixture import normalised
+from ..io.yaml_files import STRICT_KEYS
 
 Strategy = Literal["mixing", "sequential", "incremental", "des", "replay"]
 Limit = Literal["points", "relative"]
@@ -48,6 +49,8 @@ class EquilibriumConfig:
     floor: float = 0.01
     metrics: Mapping[str, str] = field(default_factory=dict)
     history: str | None = None
+
+    __pydantic_config__ = STRICT_KEYS
 
     def __post_init__(self):
         if self.strategy not in get_args(Strategy):

@@ -341,8 +341,8 @@ stages:
     assert not (tmp_path / "run" / "pipeline").exists()
     for old, new, message in (
         (f"initial_checkpoint: {base}", "", "`adapter` needs the `initial_checkpoint` that it adapts"),
-        ("method: lora", "methods: lora", r"adapter: unknown keys \['methods'\]"),
-        ("method: lora", "method: prefix", "adapter: `method` must be one of"),
+        ("method: lora", "methods: lora", r"`adapter.methods` is unknown"),
+        ("method: lora", "method: prefix", "`adapter.method` should be 'lora' or 'adaptir', got 'prefix'"),
     ):
         recipe.write_text(text.replace(old, new))
         with pytest.raises(ValueError, match=message):

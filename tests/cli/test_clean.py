@@ -81,7 +81,7 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path, photos, capsys):
     assert "nowhere" in refusal(capsys, tmp_path / "nowhere", "-o", manifest)
     assert "is a folder" in refusal(capsys, photos, "-o", tmp_path)
     assert "must end in one of .jpg" in refusal(capsys, photos, "-o", manifest, "--sheet", tmp_path / "sheet.pdf")
-    assert "rule 1: `verdict` must be one of" in refusal(capsys, photos, "-o", manifest, "--rules", tmp_path / "wrong.yaml")
+    assert "`[0]`: `verdict` must be one of" in refusal(capsys, photos, "-o", manifest, "--rules", tmp_path / "wrong.yaml")
     assert "'beauty', which is not computed" in refusal(capsys, photos, "-o", manifest, "--rules", tmp_path / "unknown.yaml")
     assert "absent.yaml" in refusal(capsys, photos, "-o", manifest, "--rules", tmp_path / "absent.yaml")
     assert not manifest.exists()

@@ -124,16 +124,23 @@ def test_rules_are_read_from_yaml(tmp_path):
     ("text", "said"),
     [
         ("[", "is not YAML"),
-        ("", "must be a list of rules, got NoneType"),
-        ("a: 1", "must be a list of rules, got dict"),
+        ("", "it should be a valid list, got None"),
+        ("a: 1", "it should be a valid list, got {'a': 1}"),
+        ("[]", "at least one rule"),
         ("[" * 3000, "is not YAML: .*recursion"),
         ("- 2024-13-01", "is not YAML: month must be in 1..12"),
-        ("- {score: noise, above: 1" + 400 * "0" + ", verdict: noise, reason: grain}", "rule 1: .* must be a number, got 1000"),
-        ("- {score: noise, above: 0x1" + 9000 * "0" + ", verdict: noise, reason: grain}", "rule 1: "),
-        ("- 7", "rule 1"),
-        ("- {score: noise, above: 3, verdict: noise, reason: grain}\n- {score: noise, above: 3, verdict: noise}", "rule 2.*'reason'"),
-        ("- {score: noise, over: 3, verdict: noise, reason: grain}", "rule 1.*'over'"),
-        ("- {score: noise, above: 3, verdict: fog, reason: grain}", "rule 1: `verdict` must be one of"),
+        ("- {score: noise, above: 1" + 400 * "0" + ", verdict: noise, reason: grain}", r"`\[0\]\.above` .*number"),
+        ("- {score: noise, above: 0x1" + 9000 * "0" + ", verdict: noise, reason: grain}", "thousands of digits"),
+        ("- 7", r"`\[0\]` should be .* Rule, got 7"),
+        (
+            "- {score: noise, above: 3, verdict: noise, reason: grain}\n- {score: noise, above: 3, verdict: noise}",
+            r"`\[1\]\.reason` is missing",
+        ),
+        (
+            "- {score: noise, over: 3, verdict: noise, reason: grain}",
+            r"`\[0\]\.over` is unknown; accepted are score, verdict, reason, above, below",
+        ),
+        ("- {score: noise, above: 3, verdict: fog, reason: grain}", r"`\[0\]`: `verdict` must be one of"),
     ],
 )
 def test_a_wrong_rules_file_is_named_with_the_rule(tmp_path, text, said):

@@ -43,25 +43,33 @@ def test_a_recipe_becomes_stages_in_order_with_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("seed: 4", "sede: 4", r"recipe.yaml: unknown keys \['sede'\]; accepted are .*'seed'"),
-        ("steps: 5", "step: 5", r"recipe.yaml: stage 1: unknown keys \['step'\]; accepted are .*'steps'"),
-        ("configuration: tiny", "", r"recipe.yaml: missing keys \['configuration'\]"),
-        ("steps: 3, ", "", r"recipe.yaml: stage 0: missing keys \['steps'\]"),
-        ("name: second", "name: first", r"recipe.yaml: stage names must differ, got \['first', 'first'\]"),
-        (GOOD, "configuration: tiny", r"recipe.yaml: `stages` must list at least one stage"),
-        (GOOD, "configuration: tiny\nstages:", r"recipe.yaml: `stages` must list at least one stage"),
-        (GOOD, "- tiny", r"recipe.yaml: a recipe is a mapping, got list"),
-        (GOOD, "stages: [", r"recipe.yaml: no YAML: while parsing"),
-        ("seed: 4", "trackers: tensorboard", r"recipe.yaml: `trackers` must be a list, got 'tensorboard'"),
-        ("seed: 4", "betas: 0.9", r"recipe.yaml: `betas` must be a list, got 0.9"),
-        ("0.01}", "1e-2}", r"recipe.yaml: stage 1: `learning_rate` must be float, got '1e-2'; YAML takes 5.0e-5 for a number"),
-        ("steps: 3, ", "steps: 3, equilibrium: des, ", r"recipe.yaml: stage 0: equilibrium must be a mapping, got 'des'"),
+        ("seed: 4", "sede: 4", r"recipe.yaml: `sede` is unknown; accepted are configuration, stages, seed, "),
+        ("steps: 5", "step: 5", r"recipe.yaml: `stages\[1\]\.step` is unknown; accepted are name, objective, steps, "),
+        ("configuration: tiny", "", "recipe.yaml: `configuration` is missing"),
+        ("steps: 3, ", "", r"recipe.yaml: `stages\[0\]\.steps` is missing"),
+        ("name: second", "name: first", r"recipe.yaml: `stages` must be at least one, with names that differ, got \['first', 'first'\]"),
+        (GOOD, "configuration: tiny", "recipe.yaml: `stages` is missing"),
+        (GOOD, "configuration: tiny\nstages: []", "recipe.yaml: `stages` must be at least one"),
+        (GOOD, "configuration: tiny\nstages:", "recipe.yaml: `stages` should be a valid tuple, got None"),
+        (GOOD, "- tiny", r"recipe.yaml: it should be a dictionary .* got \['tiny'\]"),
+        (GOOD, "stages: [", r"recipe.yaml: is not YAML: while parsing"),
+        ("seed: 4", "trackers: tensorboard", r"recipe.yaml: `trackers` should be a valid tuple, got 'tensorboard'"),
+        ("seed: 4", "betas: 0.9", r"recipe.yaml: `betas` should be a valid tuple, got 0.9"),
+        ("0.01}", "fast}", r"recipe.yaml: `stages\[1\]\.learning_rate` should be a valid number, .* got 'fast'"),
+        ("steps: 3, ", "steps: 3, equilibrium: des, ", r"recipe.yaml: `stages\[0\]\.equilibrium` should be a dictionary .* got 'des'"),
     ],
 )
 def test_a_wrong_recipe_is_refused_naming_the_file_and_the_key(tmp_path, old, new, message):
     assert old in GOOD
     with pytest.raises(ValueError, match=message):
         TrainConfig.from_yaml(write(tmp_path, GOOD.replace(old, new)))
+
+
+def test_numbers_that_yaml_takes_for_words_are_numbers_and_lists_are_tuples(tmp_path):
+    text = GOOD.replace("0.01}", "1e-2}").replace("seed: 4", "seed: 4\nbetas: [0.9, 0.98]\ntrackers: [tensorboard]")
+    config = TrainConfig.from_yaml(write(tmp_path, text))
+    assert config.stages[1].learning_rate == 0.01
+    assert (config.betas, config.trackers) == ((0.9, 0.98), ("tensorboard",))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -48,8 +48,8 @@ def run(tmp_path, monkeypatch, capsys) -> Callable[..., str]:
 @pytest.mark.parametrize(
     ("old", "new", "options", "message"),
     [
-        ("steps: 1", "step: 1", (), "recipe.yaml: stage 0: unknown keys ['step']; accepted are"),
-        ("objective: restoration", "objective: [", (), "recipe.yaml: no YAML: while parsing a flow"),
+        ("steps: 1", "step: 1", (), "recipe.yaml: `stages[0].step` is unknown; accepted are"),
+        ("objective: restoration", "objective: [", (), "recipe.yaml: is not YAML: while parsing a flow"),
         ("tone.gate.", "tone.gates.", (), "Stage 'restore': `trainable` prefixes ['tone.gates.'] match no parameter."),
         ("low_light", "lowlight", (), "'lowlight'"),
         ("nano", "nano\ninitial_checkpoint: nobody/nothing", (), "nobody/nothing"),
