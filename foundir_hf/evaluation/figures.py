@@ -7,13 +7,17 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from ..io.files import write_whole
 from ..io.pictures import contact_sheet, write_picture
 from .benchmark import INPUT, RESTORED, Measurement
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _CELL = 320  # pixels a side: pictures are cropped and not shrunk, because shrinking hides noise and blocks
 _BLUE, _RED, _GREY, _INK = "#2f6db3", "#c0392b", "#9a9a9a", "#202020"
@@ -93,58 +97,45 @@ def _middle(pixels: np.ndarray) -> np.ndarray:
     return pixels[top : top + _CELL, left : left + _CELL].clip(0, 255).round().astype(np.uint8)
 
 
-def gain_chart(rows: Sequence[dict[str, Any]]) -> Image.Image | None:
+def gain_chart(rows: Sequence[dict[str, Any]]) -> Figure | None:
     """Bars of gain by row of [`~foundir_hf.evaluation.statistics.summarise`], with intervals and best baselines; `None` without gains."""
+    from matplotlib.figure import Figure
+
     key = next(iter(rows[0]))
     rows = [row for row in rows if row["gain"] is not None]
     if not rows:
         return None
-    line, bar, margin, width = 24, 12, 12, 640
-    font, small = ImageFont.load_default(size=13), ImageFont.load_default(size=11)
-    labels = [str(row[key]) for row in rows]
-    left = margin + round(max(font.getlength(label) for label in labels)) + margin
-    values = [0.0, *(row["gain"] for row in rows)]
-    values += [end for row in rows if row["interval"] for end in row["interval"]]
-    values += [row["best_baseline"]["gain"] for row in rows if row["best_baseline"] and row["best_baseline"]["gain"] is not None]
-    step = next(s for s in (0.5, 1, 2, 5, 10, 20, 50, 1000) if (max(values) - min(values)) / s <= 10)
-    low, high = math.floor(min(values) / step) * step, math.ceil(max(values) / step) * step
-    high = high if high > low else low + step
-    right = 64  # room for the numbers
-
-    def x(value: float) -> float:
-        return left + (value - low) / (high - low) * width
-
-    top = margin + line
-    chart = Image.new("RGB", (left + width + right, top + line * len(rows) + line + margin), "white")
-    draw = ImageDraw.Draw(chart)
-    draw.text((left, margin - 4), "gain over the input in dB (line: 95 %; diamond: best baseline)", fill=_INK, font=font)
-    ticks = [low + step * i for i in range(round((high - low) / step) + 1)]
-    for tick in ticks:
-        draw.line([(x(tick), top), (x(tick), top + line * len(rows))], fill=_INK if abs(tick) < 1e-9 else "#e3e3e3")
-        draw.text((x(tick), top + line * len(rows) + 4), f"{tick:g}", fill=_INK, font=small, anchor="ma")
-    for index, (label, row) in enumerate(zip(labels, rows, strict=True)):
-        middle = top + line * index + line // 2
-        draw.text((left - margin, middle), label, fill=_INK, font=font, anchor="rm")
-        ends = sorted((x(0), x(row["gain"])))
-        draw.rectangle([ends[0], middle - bar // 2, ends[1], middle + bar // 2], fill=_BLUE if row["gain"] >= 0 else _RED)
-        if row["interval"]:
-            start, stop = (x(end) for end in row["interval"])
-            draw.line([(start, middle), (stop, middle)], fill=_INK)
-            for end in (start, stop):
-                draw.line([(end, middle - 3), (end, middle + 3)], fill=_INK)
-        best = row["best_baseline"]
-        if best and best["gain"] is not None:
-            at = x(best["gain"])
-            draw.polygon([(at - 5, middle), (at, middle - 5), (at + 5, middle), (at, middle + 5)], fill=_GREY, outline=_INK)
-        draw.text((left + width + right - margin, middle), f"{row['gain']:+.2f}", fill=_INK, font=small, anchor="rm")
-    return chart
+    gains, places = [row["gain"] for row in rows], range(len(rows))
+    figure = Figure(figsize=(8, 0.8 + 0.26 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(places, gains, height=0.5, color=[_BLUE if gain >= 0 else _RED for gain in gains])
+    for place, gain in zip(places, gains, strict=True):
+        axes.text(1.01, place, f"{gain:+.2f}", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+    known = [(place, row) for place, row in zip(places, rows, strict=True) if row["interval"]]
+    middles = [sum(row["interval"]) / 2 for _, row in known]
+    halves = [abs(row["interval"][1] - row["interval"][0]) / 2 for _, row in known]
+    axes.errorbar(middles, [place for place, _ in known], xerr=halves, fmt="none", ecolor=_INK, elinewidth=1, capsize=3)
+    best = [(row["best_baseline"]["gain"], place) for place, row in zip(places, rows, strict=True) if row["best_baseline"]]
+    best = [(gain, place) for gain, place in best if gain is not None]
+    axes.scatter([gain for gain, _ in best], [place for _, place in best], marker="D", s=24, color=_GREY, edgecolors=_INK, zorder=3)
+    axes.set_yticks(places, [str(row[key]) for row in rows])
+    axes.invert_yaxis()
+    axes.axvline(0, color=_INK, linewidth=1)
+    axes.grid(axis="x", color="#e3e3e3")
+    axes.set_axisbelow(True)
+    axes.margins(x=0.1, y=0.5 / len(rows))
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_title("gain over the input in dB (line: 95 %; diamond: best baseline)", fontsize=9, loc="left")
+    return figure
 
 
 def write_chart(rows: Sequence[dict[str, Any]], path: Path) -> bool:
     """Writes [`gain_chart`] as PNG; returns whether there was one."""
     chart = gain_chart(rows)
     if chart is not None:
-        write_picture(chart, path)
+        buffer = io.BytesIO()
+        chart.savefig(buffer, format="png", dpi=110)
+        write_whole(path, buffer.getvalue())
     return chart is not None
 
 
