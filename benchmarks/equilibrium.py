@@ -58,12 +58,48 @@ def train_cell(cell: str, seed: int, arguments: argparse.Namespace) -> Path:
     equilibrium = replace(stage.equilibrium, strategy=strategy, **settings)
     config = replace(config, reference_samples=reference, stages=(replace(stage, equilibrium=equilibrium),))
     modules, noise_scheduler = prepare_modules(config)
-    train(config, modules, noise_scheduler, arguments.data, folder, manifest=arguments.manifest)
+    if arguments.pairs:
+        pairs = arguments.runs / "pairs"
+        train(config, modules, noise_scheduler, pairs / "train", folder, validation=pairs / "val")
+    else:
+        train(config, modules, noise_scheduler, arguments.data, folder, manifest=arguments.manifest)
     scores = score(folder / stage.name, stage.tasks, arguments.test, arguments.photographs)
     history = json.loads((folder / f"equilibrium-{stage.name}.json").read_text())
     content = {"cell": name, "seed": seed, "scores": scores, "history": history}
     result.write_text(json.dumps(content), encoding="utf-8")
     return result
+
+
+def make_pairs(arguments: argparse.Namespace) -> None:
+    """Every task's training and validation pairs as files, so that the cells need not degrade anything; nothing where they are already."""
+    import numpy as np
+    from PIL import Image
+
+    from foundir_hf.curation.cleaning import read_manifest
+    from foundir_hf.data.augmentation import Augmentation
+    from foundir_hf.data.memory import InMemoryPhotographs
+    from foundir_hf.data.pairs import PairSource
+    from foundir_hf.data.sources import CleanFiles
+    from foundir_hf.io.folder import list_photos
+    from foundir_hf.training.config import TrainConfig
+
+    config = TrainConfig.from_yaml(arguments.recipe)
+    (stage,) = config.stages
+    verdicts = read_manifest(arguments.manifest) if arguments.manifest else None
+    for split, count, size in (("train", arguments.pairs, stage.context_size), ("val", config.reference_samples, config.reference_size)):
+        photographs = InMemoryPhotographs(CleanFiles(list_photos(arguments.data, split), arguments.data))
+        changes = Augmentation(stage.tone_share, stage.texture_share, stage.whole_share, stage.intent_share)
+        for task in stage.tasks:
+            folder = arguments.runs / "pairs" / split / task
+            if folder.is_dir() and len(list(folder.rglob("*.png"))) == 2 * count:
+                continue
+            source = PairSource(photographs, {task: 1.0}, count, size, size, verdicts=verdicts, augmentation=changes)
+            batch = source.batch(source.generator(0))
+            for part, images in (("HQ", batch.hq), ("LQ", batch.lq)):
+                (folder / part).mkdir(parents=True, exist_ok=True)
+                for number, image in enumerate(images):
+                    pixels = ((image + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+                    Image.fromarray(np.ascontiguousarray(pixels)).save(folder / part / f"{number}.png", compress_level=1)
 
 
 def score(pipeline_folder: Path, tasks: Iterable[str], test: Path, photographs: int) -> dict[str, dict[str, list[float]]]:
@@ -166,6 +202,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, help="folder of the runs and of the report")
     parser.add_argument("--data", type=Path, required=True, help="photographs to train on, with validation photographs")
     parser.add_argument("--manifest", type=Path, help="of `foundir clean` for them")
+    parser.add_argument("--pairs", type=int, metavar="COUNT", help="make so many pairs of each task beforehand, and train on crops of them")
     parser.add_argument("--test", type=Path, required=True, help="other photographs, to score with")
     parser.add_argument("--photographs", type=int, default=34, help="how many of them")
     parser.add_argument("--recipe", type=Path, required=True, help="of one stage")
@@ -175,6 +212,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     arguments = parser.parse_args()
     arguments.runs.mkdir(parents=True, exist_ok=True)
+    if arguments.pairs:
+        make_pairs(arguments)
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         futures = [pool.submit(train_cell, cell, seed, arguments) for seed, cell in product(arguments.seeds, arguments.cells)]
         for number, future in enumerate(as_completed(futures), 1):
