@@ -12,8 +12,7 @@ test: .venv/dev
 	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 quality: .venv/dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/pre-commit run --all-files
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 style: .venv/dev
@@ -42,6 +41,7 @@ card: .venv/classics
 	$(BIN)/python benchmarks/experts.py --photos $(DATA)/real_no_gt --limit 1 -o $(FIGURES)
 	$(BIN)/python benchmarks/gallery.py --photos $(DATA)/real_no_gt -o $(FIGURES)/real.jpg
 	$(BIN)/python benchmarks/false_alarms.py --photos $(TRAIN) -o $(FIGURES)
+	$(BIN)/foundir demo --output build/demo && cp build/demo/overview.jpg docs/overview.jpg
 	$(BIN)/python benchmarks/card.py --manifest $(TRAIN)/manifest.csv
 
 clean:
