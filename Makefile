@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test style quality bench docs card clean
+.PHONY: demo test style quality bench docs site card clean
 
 demo: .venv/base
 	$(BIN)/foundir demo --output demo
@@ -29,6 +29,10 @@ docs: .venv/base
 		'![Every sub-task on the sample photographs](tasks.jpg)' > docs/tasks.md
 	$(BIN)/foundir tasks >> docs/tasks.md
 	$(BIN)/foundir tasks --sheet docs/tasks.jpg --overwrite
+
+# The documents and the API as a site in build/site; a broken link is an error.
+site: .venv/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # All that the model card states, measured anew (half an hour on two cores): DATA has the test sets, TRAIN the training photographs.
 FIGURES := docs/figures
