@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test style quality bench docs card clean
+.PHONY: demo test style quality bench docs site card clean
 
 demo: .venv/base
 	$(BIN)/foundir demo --output demo
@@ -12,8 +12,7 @@ test: .venv/dev
 	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 quality: .venv/dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/pre-commit run --all-files
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 style: .venv/dev
@@ -31,6 +30,10 @@ docs: .venv/base
 	$(BIN)/foundir tasks >> docs/tasks.md
 	$(BIN)/foundir tasks --sheet docs/tasks.jpg --overwrite
 
+# The documents and the API as a site in build/site; a broken link is an error.
+site: .venv/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # All that the model card states, measured anew (half an hour on two cores): DATA has the test sets, TRAIN the training photographs.
 FIGURES := docs/figures
 card: .venv/classics
@@ -42,6 +45,7 @@ card: .venv/classics
 	$(BIN)/python benchmarks/experts.py --photos $(DATA)/real_no_gt --limit 1 -o $(FIGURES)
 	$(BIN)/python benchmarks/gallery.py --photos $(DATA)/real_no_gt -o $(FIGURES)/real.jpg
 	$(BIN)/python benchmarks/false_alarms.py --photos $(TRAIN) -o $(FIGURES)
+	$(BIN)/foundir demo --output build/demo && cp build/demo/overview.jpg docs/overview.jpg
 	$(BIN)/python benchmarks/card.py --manifest $(TRAIN)/manifest.csv
 
 clean:

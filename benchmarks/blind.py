@@ -46,7 +46,7 @@ def draw_sheets(photos: list[Path], checkpoint: str, seed: int, longest: int, fo
         key.append([str(number), path.name, restored])
         cells += [(f"{number} {side}", pair[side == restored]) for side in "AB"]
     for page, start in enumerate(range(0, len(cells), 2 * PAIRS_A_PAGE), 1):
-        write_picture(contact_sheet(cells[start : start + 2 * PAIRS_A_PAGE], columns=4, width=480), folder / f"page-{page}.jpg")
+        write_picture(contact_sheet(cells[start : start + 2 * PAIRS_A_PAGE], columns=4, width=480), folder / f"page-{page}.jpg", quality=95)
     write_whole(folder / "key.csv", _table(key))
 
 

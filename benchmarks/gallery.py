@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="folder of damaged photographs")
     parser.add_argument("--checkpoint", default="tiny")
     parser.add_argument("--longest", type=int, default=1024, help="larger photographs are shrunk to this side first (default: 1024)")
-    parser.add_argument("--width", type=int, default=240, help="of every picture on the sheet (default: 240)")
+    parser.add_argument("--width", type=int, default=216, help="of every picture on the sheet (default: 216)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="picture file")
     arguments = parser.parse_args()
     quiet_libraries()

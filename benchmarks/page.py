@@ -85,7 +85,7 @@ def server() -> Iterator[str]:
 
 
 def screenshots(folder: Path, only: list[str] | None) -> None:
-    """Every state, as `<width>-<scheme>-<state>.png`."""
+    """Every state, as `<width>-<scheme>-<state>.jpg`."""
     from playwright.sync_api import sync_playwright
 
     with server() as url, sync_playwright() as playwright:
@@ -99,14 +99,14 @@ def screenshots(folder: Path, only: list[str] | None) -> None:
                 page = context.new_page()
                 page.goto(url)
                 page.locator("#restore").wait_for()
-                tour(page, lambda state, name=name, scheme=scheme, page=page: _shoot(page, folder / f"{name}-{scheme}-{state}.png"))
+                tour(page, lambda state, name=name, scheme=scheme, page=page: _shoot(page, folder / f"{name}-{scheme}-{state}.jpg"))
                 context.close()
         browser.close()
 
 
 def _shoot(page: Any, path: Path, full: bool = True) -> None:
     page.wait_for_timeout(700)  # transitions, and pictures that are being decoded
-    page.screenshot(path=path, full_page=full)
+    page.screenshot(path=path, full_page=full, type="jpeg", quality=85)
 
 
 def tour(page: Any, shoot: Any) -> None:

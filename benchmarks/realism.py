@@ -104,7 +104,7 @@ def main() -> None:
     content = {family: {task: judged._asdict() for task, judged in tasks.items()} for family, tasks in rows.items()}
     write_whole(arguments.output / "realism.json", (json.dumps(content, indent=1) + "\n").encode())
     if arguments.sheet:
-        write_picture(contact_sheet(cells, columns=4, width=320), arguments.sheet)
+        write_picture(contact_sheet(cells, columns=4, width=320), arguments.sheet, quality=90)
 
 
 def to_table(rows: dict[str, dict[str, Judged]]) -> str:

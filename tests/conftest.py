@@ -39,8 +39,8 @@ def _seeded():
 
 @pytest.fixture(scope="session")
 def pipeline() -> FoundIRPipeline:
-    """The `tiny` configuration with random weights on every path."""
-    modules, scheduler = build_modules("tiny", seed=0)
+    """The `nano` configuration, which is `tiny` with fewer channels, with random weights on every path."""
+    modules, scheduler = build_modules("nano", seed=0)
     awaken(modules)
     pipe = FoundIRPipeline(**modules.eval().components(), scheduler=scheduler)
     pipe.set_progress_bar_config(disable=True)

@@ -208,5 +208,5 @@ def test_nothing_loads_pickles_or_loosely():
 
 
 def test_pre_commit_has_the_ruff_that_is_installed():
-    revisions = re.findall(r"ruff-pre-commit\n    rev: v(\S+)", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    revisions = re.findall(r"\"ruff==(\S+)\"", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     assert revisions == re.findall(r"^ruff==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE) != []

@@ -32,7 +32,7 @@ def test_the_demo_draws_a_picture_and_a_row_for_every_task_and_an_overview_of_tw
     assert lines[0] == "| task | images | input dB | output dB | gain |"
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
     assert [row[0] for row in rows] == list(demo.DEMO_TASKS)
-    assert {p.name for p in out.iterdir()} == {f"{name}.png" for name in demo.DEMO_TASKS} | {"overview.png"}
+    assert {p.name for p in out.iterdir()} == {f"{name}.png" for name in demo.DEMO_TASKS} | {"overview.jpg"}
     for index, row in enumerate(rows):
         truth = pixels(samples[index % 2])
         height, width = truth.shape[:2]
@@ -47,14 +47,14 @@ def test_the_demo_draws_a_picture_and_a_row_for_every_task_and_an_overview_of_tw
         else:
             assert row[2] == f"{psnr(damaged, truth):.2f}"
             assert not np.array_equal(damaged, truth)
-    heights = [round(height * 300 / width) for width, height in ((72, 56), (48, 40))]  # the samples take turns
+    heights = [round(height * 260 / width) for width, height in ((72, 56), (48, 40))]  # the samples take turns
     rows = (len(demo.DEMO_TASKS) + 1) // 2
-    overview = pixels(out / "overview.png")
-    assert overview.shape == (rows * (20 + max(heights)), 1800, 3)
+    overview = pixels(out / "overview.jpg")
+    assert overview.shape == (rows * (20 + max(heights)), 1560, 3)
     for row in range(rows):
         top = row * (20 + max(heights)) + 20
         for column in range(6):
-            assert overview[top : top + 100, column * 300 : (column + 1) * 300].std() > 10  # a picture, not the empty sheet
+            assert overview[top : top + 100, column * 260 : (column + 1) * 260].std() > 10  # a picture, not the empty sheet
 
 
 def test_the_same_seed_draws_the_same_pictures_and_another_draws_others(pipeline, samples, tmp_path, monkeypatch):

@@ -49,6 +49,15 @@ def test_a_picture_is_written_in_the_format_of_its_suffix(tmp_path, name, form):
     assert written.size == (16, 16)
 
 
+def test_a_jpeg_has_full_colour_from_quality_85(tmp_path):
+    layers = {}
+    for quality in (84, 85):
+        write_picture(plain(16, 16, "red"), tmp_path / "a.jpg", quality=quality)
+        with Image.open(tmp_path / "a.jpg") as written:
+            layers[quality] = [sampling[1:3] for sampling in written.layer]
+    assert layers == {84: [(2, 2), (1, 1), (1, 1)], 85: [(1, 1)] * 3}
+
+
 def test_another_suffix_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(ValueError, match=r"a\.gif: must end in one of \.jpg"):
         write_picture(plain(8, 8, "red"), tmp_path / "a.gif")

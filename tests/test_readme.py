@@ -18,8 +18,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, document: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", document, re.DOTALL)
 
 
 @pytest.fixture
@@ -35,8 +35,9 @@ def workplace(tmp_path, monkeypatch, photo) -> Path:
 
 def test_every_python_snippet_runs(workplace):
     assert main(["export", "-o", "exported"]) == 0
-    snippets = blocks("python")
-    assert len(snippets) == 2
+    guide = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    snippets = [*blocks("python"), *blocks("python", guide)]
+    assert len(snippets) == 2 + 3
     env = {**os.environ, "HF_MODULES_CACHE": str(workplace / "modules")}
     each = "import sys\nfor snippet in sys.argv[1:]:\n exec(snippet, {'__name__': '__main__'})"  # imports take five seconds, once
     done = subprocess.run([sys.executable, "-c", each, *snippets], cwd=workplace, env=env, capture_output=True, text=True, check=False)
@@ -58,6 +59,16 @@ def test_every_foundir_command_runs(workplace, capsys):
     assert Image.open("large.png").size == tuple(2 * side for side in Image.open("small.png").size)
 
 
+def test_the_first_restoration_runs(workplace, capsys):
+    guide = (ROOT / "docs" / "first-restoration.md").read_text(encoding="utf-8")
+    lines = [shlex.split(line, comments=True) for block in blocks("sh", guide) for line in block.splitlines()]
+    assert [line[1] for line in lines] == ["degrade", "diagnose", "restore", "info", "restore", "restore"]
+    for _, *command in lines:
+        assert main(command) == 0, capsys.readouterr().err
+    assert Image.open("map.png").width >= Image.open("photo.jpg").width
+    assert Path("restored/beach/a.png").is_file()
+
+
 def test_every_make_target_and_file_that_the_documents_name_exists():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for name in (
@@ -65,7 +76,7 @@ def test_every_make_target_and_file_that_the_documents_name_exists():
         "CONTRIBUTING.md",
         "training/README.md",
         "model_card.md",
-        *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+        *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md")),
     ):
         document = (ROOT / name).read_text(encoding="utf-8")
         for target in re.findall(r"`?make ([a-z]+)", document):

@@ -21,4 +21,4 @@ def run(arguments: argparse.Namespace) -> None:
     from ..evaluation.demo import run_demo
 
     print(run_demo(pipeline, arguments.output, arguments.seed))
-    print(f"\nLook at {arguments.output / 'overview.png'} (damaged | restored | original).")
+    print(f"\nLook at {arguments.output / 'overview.jpg'} (damaged | restored | original).")

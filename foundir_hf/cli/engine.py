@@ -74,7 +74,7 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
                     more |= tiles_that_fit(pipeline, photo, arguments)
                 result = restore_photo(pipeline, photo, generator=generator(arguments), **{**calling, **more})
             if drawn:
-                write_picture(change_map(photo.image, result.image), drawn)
+                write_picture(change_map(photo.image, result.image), drawn, quality=90)
             if result is photo or arguments.no_record or arguments.metadata == "none":
                 return result
             return result.changed(metadata=with_record(result.metadata, record))

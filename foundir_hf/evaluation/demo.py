@@ -31,7 +31,7 @@ DEMO_TASKS = (
 def run_demo(pipeline: FoundIRPipeline, output: Path, seed: int = 0) -> str:
     """Restores [`DEMO_TASKS`] on the sample photographs in turn.
 
-    Writes `<task>.png` (damaged | restored | original) and `overview.png` into `output`, and returns a Markdown table of PSNR.
+    Writes `<task>.png` (damaged | restored | original) and `overview.jpg` into `output`, and returns a Markdown table of PSNR.
     """
     photos = [(path.name, read_rgb(path)) for path in list_photos(SAMPLES)]
     output.mkdir(parents=True, exist_ok=True)
@@ -48,5 +48,5 @@ def run_demo(pipeline: FoundIRPipeline, output: Path, seed: int = 0) -> str:
         cells = list(zip(captions, map(Image.fromarray, (degraded, restored, truth)), strict=True))
         write_picture(contact_sheet(cells, columns=3, width=truth.shape[1]), output / f"{task.name}.png")
         overview += cells
-    write_picture(contact_sheet(overview, columns=6, width=300), output / "overview.png")
+    write_picture(contact_sheet(overview, columns=6, width=260), output / "overview.jpg")
     return to_table(summarise(scores, "task"))

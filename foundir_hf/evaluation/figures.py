@@ -60,7 +60,7 @@ class Grids:
             cells[-len(row)] = (", ".join(filter(None, (cells[-len(row)][0], which, name))), cells[-len(row)][1])
         sheet = contact_sheet(cells, columns=columns, width=max(image.width for _, image in cells))
         path = self.folder / f"{_file_name('-'.join(dict.fromkeys(self._group)))}.jpg"
-        write_picture(sheet, path, 90)
+        write_picture(sheet, path, quality=90)
         self.written.append(path)
         self._rows, self._group = [], None
 

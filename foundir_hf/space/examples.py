@@ -39,7 +39,7 @@ class Example:
 
         with Image.open(SAMPLES / self.sample) as image:
             truth = np.asarray(image.convert("RGB"))
-        write_picture(Image.fromarray(degrade_image(truth, get_task(self.task), self.sample, 0)), self.path, quality=95)
+        write_picture(Image.fromarray(degrade_image(truth, get_task(self.task), self.sample, 0)), self.path, quality=85)
 
 
 EXAMPLES = (

@@ -94,7 +94,7 @@ def test_the_sheet_shows_the_tasks_of_a_family(tmp_path, original, capsys):
     assert main(["tasks", "--family", "noise", "--sheet", str(sheet), "--image", str(original)]) == 0
     count = sum(task.family == "noise" for task in TASKS.values())
     assert f"{count} sub-tasks" in capsys.readouterr().out
-    assert Image.open(sheet).width == 5 * 240
+    assert Image.open(sheet).width == 5 * 216
 
 
 def test_the_page_of_sub_tasks_shows_the_table_as_it_is(capsys):
@@ -152,4 +152,4 @@ def test_a_sheet_that_exists_is_replaced_on_request(tmp_path, original):
     sheet = tmp_path / "sheet.png"
     sheet.write_bytes(b"old")
     assert main(["tasks", "--family", "noise", "--sheet", str(sheet), "--image", str(original), "--overwrite"]) == 0
-    assert Image.open(sheet).width == 5 * 240
+    assert Image.open(sheet).width == 5 * 216

@@ -170,3 +170,12 @@ def test_a_share_below_the_floor_at_the_beginning_is_refused():
         DataEquilibriumScheduler({"a": 1.0, "b": 0.05}, 10, 5, floor=0.1)
     with pytest.raises(ValueError, match="must begin at step 0"):
         PlannedScheduler({5: {"a": 1.0}}, 10)
+
+
+def test_a_recipe_that_names_only_the_strategy_gets_the_function_s_own_limits():
+    from_config, by_itself = (
+        build_task_scheduler(EquilibriumConfig("des"), {"a": 1, "b": 1}, 10),
+        DataEquilibriumScheduler({"a": 1, "b": 1}, 10),
+    )
+    for name in ("interval", "alpha", "min_change", "max_change", "limit", "floor"):
+        assert getattr(from_config, name) == getattr(by_itself, name), name
