@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from diffusers import DDIMScheduler
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -164,7 +165,9 @@ class _Image:
         pixels, area = rows * columns * scale**2, tile[0] * tile[1]
         # On the device for the whole image: latents, and the tiles' features until the last step is done.
         latents = 4 * pipeline.unet.config.in_channels * rows * columns
-        features = len(grid) * area * pipeline.unet.config.lq_channels * pipeline.lq_encoder.dtype.itemsize if self.steps else 0
+        # A single step takes the features tile by tile, unless models take turns on the device.
+        interleaved, several = self.steps == 1 and kind != "model", self.steps and (self.steps > 1 or kind == "model")
+        features = len(grid) * area * pipeline.unet.config.lq_channels * pipeline.lq_encoder.dtype.itemsize if several else 0
         tile_light = 4 * 3 * area * scale**2
         # Of main memory: the picture with 8 bits, the estimate, over which the result is written, and bands of rows of it.
         picture, estimate = 3 * pixels, 4 * 3 * pixels
@@ -172,7 +175,7 @@ class _Image:
         curves = 4 * 3 * 9 * min(256, self.height) * self.width if pipeline.tone is not None else 0
         held = {name: self._weights(name, kind) for name in ("lq_encoder", "unet", "vae")}
         on_device = {
-            "encode": (held["lq_encoder"] + features + stages["encode"].peak, 2 * tile_light),
+            "encode": (held["lq_encoder"] + features + stages["encode"].peak + (2 * latents if interleaved else 0), 2 * tile_light),
             "decode": (held["vae"] + latents + stages["decode"].peak, band + max(band, tile_light)),
             "tone": (held["vae"], curves),
         }
@@ -181,7 +184,8 @@ class _Image:
                 on_device[name] = (self._weights(name, kind), 0)
         flops = stages["encode"].flops
         if self.steps:
-            step = max(2 * latents + stages["denoise"].peak, _SCHEDULER_LATENTS * latents)
+            at_once = 2 if steps_in_bands(pipeline.scheduler) else _SCHEDULER_LATENTS
+            step = max(2 * latents + stages["denoise"].peak, at_once * latents)
             on_device["denoise"] = (held["unet"] + features + step, 0)
             flops += stages["decode"].flops + self.steps * self.passes * stages["denoise"].flops
         else:
@@ -233,6 +237,12 @@ class _Image:
             cast = sum(cast_nbytes(part) if name in _CAST else nbytes(part) for name, part in models.items())
             return cast + (max(own_nbytes(layer) for layer in models[running].modules()) if running in _CAST else 0)
         return sum(map(nbytes, models.values()))
+
+
+def steps_in_bands(scheduler: Any) -> bool:
+    """Whether a scheduler draws and remembers nothing and takes each number by itself, so that bands of rows of the latents can be stepped
+    one by one, without its intermediate results for the whole image."""
+    return isinstance(scheduler, DDIMScheduler) and not scheduler.config.thresholding
 
 
 def nbytes(module: torch.nn.Module) -> int:
