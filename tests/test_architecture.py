@@ -39,6 +39,7 @@ LAYERS = {
     "hub": 2,
     "batch": 3,
     "captioning": 0,
+    "captions": 0,
     "convert": 4,
     "scale": 4,
     "evaluation": 3,
