@@ -130,12 +130,15 @@ def plan_restoration(
     fidelity: float,
     overlap: int,
     kinds: tuple[str, ...],
+    tile_sizes: tuple[int | None, ...],
     flops_per_second: float | None,
 ) -> MemoryPlan:
     """See [`~FoundIRPipeline.plan`]. A step takes `passes` passes of `batch` rows; `kinds` are of [`KINDS`]."""
-    tiled = [size for size in TILE_SIZES if overlap < size < max(width, height) and size % pipeline.size_multiple == 0]
+    fit = [s for s in tile_sizes if s is None or (overlap < s < max(width, height) and s % pipeline.size_multiple == 0)]
+    if not fit:
+        raise ValueError(f"`tile_sizes` must have one between the overlap, {overlap}, and {width} x {height} pixels, got {tile_sizes}.")
     image = _Image(pipeline, width, height, device, steps, passes, batch, fidelity)
-    modes = tuple(image.mode(size, overlap, kind) for kind in kinds for size in (None, *tiled))
+    modes = tuple(image.mode(size, overlap, kind) for kind in kinds for size in fit)
     fitting = [mode for mode in modes if memory is None or mode.peak <= memory]
     chosen = min(fitting, key=lambda mode: (kinds.index(mode.kind), mode.flops), default=None)
     return MemoryPlan(width, height, device, memory, modes, chosen, flops_per_second)

@@ -31,7 +31,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from .attention_foundir import DispatchedAttnProcessor, check_xformers, reset_attention_backend, set_attention_backend
 from .color_fix_foundir import COLOR_FIXES
 from .lora_foundir import FoundIRLoraLoaderMixin
-from .memory_foundir import KINDS, MemoryPlan, parse_bytes, plan_restoration, steps_in_bands
+from .memory_foundir import KINDS, TILE_SIZES, MemoryPlan, parse_bytes, plan_restoration, steps_in_bands
 from .tiling_foundir import TileGrid
 
 logger = logging.getLogger(__name__)
@@ -227,6 +227,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         tile_overlap: int = 128,
         device: str | None = None,
         kinds: Sequence[str] | None = None,
+        tile_sizes: Sequence[int | None] | None = None,
         flops_per_second: float | None = None,
     ) -> MemoryPlan:
         """What a restoration will take, mode by mode, and the mode that fits; nothing is computed.
@@ -240,6 +241,8 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
                 Weights count in the type that they have.
             kinds (`list[str]`, *optional*): Of modes, in the order of preference: `""` (tiles alone), `"fp8"` (layer-wise casting of the
                 weights), `"model"`, `"group"`, `"sequential"` (diffusers' offloading). By default all; on a CPU the first two.
+            tile_sizes (`list[int | None]`, *optional*): Of modes; `None` is the whole image. By default that and 256 to 2048 pixels, as
+                far as the image is larger. Each takes a second or more to be counted.
             flops_per_second (`float`, *optional*): That the device was measured to do, for a column of seconds. Without it the table says
                 how many times the least arithmetic a mode takes.
 
@@ -281,6 +284,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
             fidelity=float(self.unet.config.latent_residual) if fidelity is None else fidelity,
             overlap=tile_overlap,
             kinds=known if kinds is None else tuple(kinds),
+            tile_sizes=(None, *TILE_SIZES) if tile_sizes is None else tuple(tile_sizes),
             flops_per_second=flops_per_second,
         )
 
