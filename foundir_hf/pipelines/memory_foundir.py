@@ -166,11 +166,13 @@ class _Image:
         tile = (grid.row_spans[0][1], grid.column_spans[0][1])
         stages = self._stages(tile)
         pixels, area = rows * columns * scale**2, tile[0] * tile[1]
-        # On the device for the whole image: latents, and the tiles' features until the last step is done.
+        # On the device for the whole image: latents, and the tiles' features, of several steps until the last is done.
         latents = 4 * pipeline.unet.config.in_channels * rows * columns
         # A single step takes the features tile by tile, unless models take turns on the device.
-        interleaved, several = self.steps == 1 and kind != "model", self.steps and (self.steps > 1 or kind == "model")
-        features = len(grid) * area * pipeline.unet.config.lq_channels * pipeline.lq_encoder.dtype.itemsize if several else 0
+        interleaved = self.steps == 1 and kind != "model"
+        features = len(grid) * area * pipeline.unet.config.lq_channels * pipeline.lq_encoder.dtype.itemsize
+        if self.steps == 0 or interleaved:
+            features = 0
         tile_light = 4 * 3 * area * scale**2
         # Of main memory: the picture with 8 bits, the estimate, over which the result is written, and bands of rows of it.
         picture, estimate = 3 * pixels, 4 * 3 * pixels

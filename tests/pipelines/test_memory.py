@@ -64,6 +64,10 @@ def test_the_first_mode_that_fits_is_chosen_and_its_options_are_the_call_s(pipel
     assert sum(line.endswith("chosen") for line in lines) == 1
     assert lines[2].endswith("too much")
     assert "seconds" in str(replace(plan, flops_per_second=1e11))
+    (alone,) = pipeline.plan(600, 400, kinds=[""], tile_sizes=[384]).modes
+    assert alone in plan.modes
+    several = {steps: pipeline.plan(600, 400, num_inference_steps=steps, kinds=[""], tile_sizes=[256]).modes[0].peak for steps in (1, 2)}
+    assert several[2] > several[1]  # which holds the features of all tiles
 
 
 def test_offloading_keeps_less_on_a_gpu_the_finer_it_is(sdxl_with_text):
@@ -95,6 +99,7 @@ def test_layer_wise_casting_leaves_what_the_plan_says(sdxl):
     [
         ({"width": 0, "height": 5}, "`width` must be a positive whole number, got 0"),
         ({"width": 5, "height": 5, "device_memory": "a lot"}, "`device_memory` must be bytes, or a size such as 8GB"),
+        ({"width": 600, "height": 400, "tile_sizes": [64, 640]}, r"`tile_sizes` must have one between the overlap, 128, and 600 x 400"),
         ({"width": 5, "height": 5, "kinds": ["group"]}, r"`kinds` must be of \('', 'fp8'\) on cpu, got \['group'\]"),
     ],
 )
