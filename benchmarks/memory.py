@@ -1,4 +1,5 @@
-"""Peak memory as `pipe.plan` predicts it beside what is measured: a process of its own for each mode, one table.
+"""Peak memory as `pipe.plan` predicts it beside what is measured, one table. On a CPU each mode has a process of its own, whose resident
+memory only grows; on a GPU, whose allocator can be asked again, a model is built once for all its modes.
 
     python benchmarks/memory.py                               # a CPU: resident memory of the whole process (Linux)
     python benchmarks/memory.py --device cuda --models sdxl   # a GPU: what PyTorch's allocator held at most
@@ -9,11 +10,14 @@ Models: `tiny` as it ships, `nano` and `sdxl` with random weights, and `small-sd
 from __future__ import annotations
 
 import argparse
+import copy
+import gc
 import json
 import resource
 import subprocess
 import sys
-import time
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +82,25 @@ def build(model: str, device: str):
     return pipe
 
 
-def measure(model: str, side: int, tile_size: int, kind: str, steps: int, device: str) -> dict[str, float]:
-    """Restores a picture of noise in this process, and predicts afterwards, which takes memory too: bytes of both, and seconds."""
-    pipe = build(model, device)
+def measure(model: str, modes: list[list], device: str) -> Iterator[dict[str, Any]]:
+    """Bytes at most, measured and predicted, of each mode of a model, or what went wrong."""
+    built = build(model, device).to("cpu")
+    for side, tile_size, kind, steps in modes:
+        try:
+            if device == "cuda":
+                predicted = predict(built, side, tile_size, kind, steps, device)
+                measured = restore(copy.deepcopy(built), side, tile_size, kind, steps, device)
+            else:  # predicted afterwards, which takes memory too, by a model that has not been changed
+                measured = restore(built, side, tile_size, kind, steps, device)
+                predicted = predict(build(model, device) if kind else built, side, tile_size, kind, steps, device)
+            yield {"measured": measured, "predicted": predicted}
+        except Exception as error:  # the other modes go on
+            yield {"error": f"{type(error).__name__}: {error}"}
+        gc.collect()
+
+
+def restore(pipe, side: int, tile_size: int, kind: str, steps: int, device: str) -> int:
+    """Restores a picture of noise -> the peak, in bytes."""
     pipe.to(device if kind in ("", "fp8") else "cpu")
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -88,32 +108,37 @@ def measure(model: str, side: int, tile_size: int, kind: str, steps: int, device
     exec(KINDS[kind], {"pipe": pipe, "torch": torch})
     picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     options = {"num_inference_steps": steps, "generator": torch.Generator().manual_seed(0), "output_type": "pt"}
-    start = time.perf_counter()
     pipe(picture, tile_size=tile_size or None, tile_overlap=128 if tile_size else 0, **options)
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = {"measured": peak, "seconds": time.perf_counter() - start}
-    if kind:
-        del pipe
-        pipe = build(model, device)
-    plan = pipe.plan(side, side, num_inference_steps=steps, device=device)
-    (mode,) = (mode for mode in plan.modes if mode.tile_size == (tile_size or None) and mode.kind == kind)
-    return {**found, "predicted": mode.peak, "flops": mode.flops}
+    return torch.cuda.max_memory_allocated() if device == "cuda" else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def predict(pipe, side: int, tile_size: int, kind: str, steps: int, device: str) -> int:
+    """The peak that the plan says, in bytes."""
+    plan = pipe.plan(side, side, num_inference_steps=steps, device=device, kinds=[kind], tile_sizes=[tile_size or None])
+    return plan.modes[0].peak
 
 
 def compare(rows: list[tuple], device: str):
     """A line of the table for each mode; one that fails is told."""
     yield "| model | pixels | mode | steps | predicted MiB | measured MiB | off |\n|---|---|---|---|---|---|---|"
-    for model, side, tile_size, kind, steps in rows:
-        command = [sys.executable, __file__, "--device", device, "--one", json.dumps([model, side, tile_size, kind, steps])]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        name = (f"tiles of {tile_size}" if tile_size else "whole") + (f", {kind}" if kind else "")
-        start = f"| {model} | {side} x {side} | {name} | {steps}"
-        if done.returncode:
-            yield f"{start} | failed: {' '.join((done.stderr.strip().splitlines() or ['killed'])[-1].split())[:100]} | | |"
-            continue
-        found = json.loads(done.stdout.splitlines()[-1])
-        off = found["predicted"] / found["measured"] - 1
-        yield f"{start} | {found['predicted'] / 2**20:.0f} | {found['measured'] / 2**20:.0f} | {off:+.0%} |"
+    alike: dict[Any, list[list]] = {}
+    for number, (model, *mode) in enumerate(rows):
+        alike.setdefault((model, 0 if device == "cuda" else number), []).append(mode)
+    for (model, _), modes in alike.items():
+        command = [sys.executable, __file__, "--device", device, "--model", model, "--modes", json.dumps(modes)]
+        with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+            for side, tile_size, kind, steps in modes:
+                name = (f"tiles of {tile_size}" if tile_size else "whole") + (f", {kind}" if kind else "")
+                start = f"| {model} | {side} x {side} | {name} | {steps}"
+                said = process.stdout.readline() if process.stdout else ""
+                if not said:  # it has ended
+                    errors.seek(0)
+                found: dict[str, Any] = json.loads(said) if said else {"error": (errors.read().strip().splitlines() or ["killed"])[-1]}
+                if "error" in found:
+                    yield f"{start} | failed: {' '.join(found['error'].split())[:100]} | | |"
+                    continue
+                off = found["predicted"] / found["measured"] - 1
+                yield f"{start} | {found['predicted'] / 2**20:.0f} | {found['measured'] / 2**20:.0f} | {off:+.0%} |"
 
 
 def main() -> None:
@@ -122,11 +147,13 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--models", nargs="+", choices=("tiny", "nano", "sdxl", "small-sdxl"), help="(default: all rows)")
     parser.add_argument("--rows", type=int, help="no more than so many (default: all)")
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # the child process
+    parser.add_argument("--model", help=argparse.SUPPRESS)  # of the child process
+    parser.add_argument("--modes", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     quiet_libraries()
-    if arguments.one:
-        print(json.dumps(measure(*json.loads(arguments.one), device=arguments.device)))
+    if arguments.model:
+        for found in measure(arguments.model, json.loads(arguments.modes), arguments.device):
+            print(json.dumps(found), flush=True)
         return
     rows = [row for row in (ON_GPU if arguments.device == "cuda" else ON_CPU) if not arguments.models or row[0] in arguments.models]
     for line in compare(rows[: arguments.rows], arguments.device):

@@ -7,8 +7,8 @@ number that is none, are refused by name.
 
 from __future__ import annotations
 
-import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from .training.sdxl import is_sdxl, load_component
 
 # Layers that the released graph saves and never calls.
 IGNORED = ("information_transformer_layes.", "agg_net.")
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 # Ours -> theirs; the first that matches the beginning of a name. What none matches, SDXL's own layers, has the same name in both.
 _STEM = {
@@ -125,20 +127,23 @@ def convert_official(checkpoint: str | Path, base: str, vae: str | None = None) 
 def read_weights(checkpoint: str | Path) -> dict[str, torch.Tensor]:
     """A pickle of named tensors, as data: PyTorch's restricted unpickler, no code. Raises `ValueError`."""
     try:
-        weights = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        with warnings.catch_warnings(action="ignore"):  # of damage, which is told otherwise
+            weights = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # a damaged file makes the unpickler raise a dozen types
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"`checkpoint` {str(checkpoint)!r} is no file of tensors that torch.save wrote: {reason}") from error
     if not isinstance(weights, dict) or not weights:
         raise ValueError(f"`checkpoint` {str(checkpoint)!r} must hold tensors by name, got {type(weights).__name__}.")
-    other = [
-        str(name)
-        for name, tensor in weights.items()
-        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or not tensor.is_floating_point()
-    ]
+    other = [str(name) for name, tensor in weights.items() if not isinstance(name, str) or not _is_numbers(tensor)]
     if other:
         raise ValueError(f"`checkpoint` {str(checkpoint)!r} must hold tensors of numbers by name; not one is {_some(other)}.")
     return weights
+
+
+def _is_numbers(tensor: Any) -> bool:
+    """Whether it is a plain tensor, of a type that a model may have; a pickle may hold some without contents, too."""
+    plain = isinstance(tensor, torch.Tensor) and not tensor.is_nested and tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return plain and tensor.dtype in _DTYPES
 
 
 def official_name(name: str) -> str:
@@ -193,9 +198,10 @@ def _autoencoder(base: str, vae: str | None, dtype: torch.dtype) -> Any:
 
 def _texts_and_scheduler(base: str, index: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     """The components of the base that stay as they are."""
-    scheduler_class = getattr(diffusers, str(index["scheduler"][1]), None)
+    scheduler_name = index.get("scheduler", [None, None])[1]
+    scheduler_class = getattr(diffusers, str(scheduler_name), None)
     if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin)):
-        raise ValueError(f"`base` {base!r} must have a scheduler of diffusers, got {index['scheduler']}.")
+        raise ValueError(f"`base` {base!r} must have a scheduler of diffusers, got {scheduler_name}.")
     parts: dict[str, Any] = {"scheduler": scheduler_class.from_pretrained(base, subfolder="scheduler")}
     for name, model_class in (("text_encoder", CLIPTextModel), ("text_encoder_2", CLIPTextModelWithProjection)):
         if index.get(name, [None, None])[1] is not None:

@@ -83,10 +83,9 @@ def record_stages(pipeline: FoundIRPipeline) -> Iterator[Account]:
     """
     account, encode_lq = Account(), pipeline.encode_lq
 
-    def kept(pixels: torch.Tensor, grid: TileGrid, bar, **options: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        estimate, features = encode_lq(pixels, grid, bar, **options)
+    def kept(pixels: torch.Tensor, estimate: torch.Tensor, grid: TileGrid, bar) -> Iterator[torch.Tensor]:
+        yield from encode_lq(pixels, estimate, grid, bar)
         account.grid, account.estimate = grid, ((estimate[0] + 1) * 127.5).round().clamp(0, 255).byte()
-        return estimate, features
 
     with ExitStack() as stack:
         if pipeline.unet.conv_in.moe.routing != "none":  # pyright: ignore[reportAttributeAccessIssue]

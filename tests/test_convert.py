@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import released_graph
 import torch
@@ -13,7 +15,7 @@ from small_sdxl import SMALL_SDXL, SMALL_VAE
 
 from foundir_hf.cli import main
 from foundir_hf.configurations import CONFIGURATIONS
-from foundir_hf.convert import convert_official
+from foundir_hf.convert import convert_official, read_weights
 from foundir_hf.hub import load_pipeline
 
 
@@ -140,6 +142,18 @@ def whole_numbers(weights: dict) -> None:
     weights["MoE.gate.weight"] = weights["MoE.gate.weight"].int()
 
 
+def of_eight_bits(weights: dict) -> None:
+    weights["MoE.gate.weight"] = weights["MoE.gate.weight"].to(torch.float8_e4m3fn)
+
+
+def without_contents(weights: dict) -> None:
+    weights["MoE.gate.weight"] = weights["MoE.gate.weight"].to("meta")
+
+
+def by_number(weights: dict) -> None:
+    weights[7] = weights.pop("MoE.gate.weight")
+
+
 def attention_of_another_width(weights: dict) -> None:
     name = "MoE.experts.0.ExpertA_transformer_layes.0.attn.in_proj_weight"
     weights[name] = weights[name][:-1]
@@ -156,6 +170,9 @@ def attention_of_another_width(weights: dict) -> None:
         (not_finite, "denoise_encoder.conv_in.bias has numbers that are not finite."),
         (in_a_list, "not one is MoE.gate.weight."),
         (whole_numbers, "not one is MoE.gate.weight."),
+        (of_eight_bits, "not one is MoE.gate.weight."),
+        (without_contents, "not one is MoE.gate.weight."),
+        (by_number, "not one is 7."),
     ],
 )
 def test_tampered_weights_are_refused_by_name_and_nothing_is_written(released, tmp_path, capsys, tamper, named):
@@ -179,7 +196,7 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
-def test_a_pickle_that_runs_code_a_text_and_a_wrong_base_are_refused(released, converted, tmp_path):
+def test_a_pickle_that_runs_code_a_text_and_a_wrong_base_are_refused(released, converted, tmp_path, capsys):
     torch.save({"conv_in.weight": Bomb(tmp_path / "exploded")}, tmp_path / "bomb.bin")
     (tmp_path / "old.bin").write_bytes(pickle.dumps({"conv_in.weight": [1.0]}))
     (tmp_path / "text.bin").write_text("not a checkpoint")
@@ -188,11 +205,38 @@ def test_a_pickle_that_runs_code_a_text_and_a_wrong_base_are_refused(released, c
     for name in ("bomb", "old", "text", "list", "nowhere"):
         with pytest.raises(ValueError, match=rf"`checkpoint` .*{name}\.bin"):
             convert_official(tmp_path / f"{name}.bin", base)
+        capsys.readouterr()
+        assert main(["convert", str(tmp_path / f"{name}.bin"), "--base", base, "-o", str(tmp_path / "ours")]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"foundir: `checkpoint` '{tmp_path}/{name}.bin' ")
+        assert said.count("\n") == 1
     assert not (tmp_path / "exploded").exists()
+    assert not (tmp_path / "ours").exists()
     with pytest.raises(ValueError, match=r"`base` .* must be a StableDiffusionXLPipeline"):
         convert_official(released["folder"] / "official.bin", str(converted))
     with pytest.raises(ValueError, match=r"`vae` .* has no safetensors"):
         convert_official(released["folder"] / "official.bin", base, str(tmp_path))
+
+
+def test_a_damaged_pickle_is_refused_in_a_line_whatever_the_unpickler_makes_of_it(tmp_path):
+    torch.save({"conv_in.weight": torch.zeros(2), "conv_in.bias": torch.ones(3)}, tmp_path / "whole.bin")
+    with zipfile.ZipFile(tmp_path / "whole.bin") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    (program,) = (name for name in parts if name.endswith("data.pkl"))
+    random, refused = np.random.default_rng(0), []
+    for number in range(150):
+        damaged = bytearray(parts[program])
+        for place in random.integers(0, len(damaged), 1 + number % 3):
+            damaged[place] = random.integers(0, 256)
+        with zipfile.ZipFile(tmp_path / "damaged.bin", "w") as archive:
+            for name, content in {**parts, program: bytes(damaged[: len(damaged) - 10 * (number % 7 == 0)])}.items():
+                archive.writestr(name, content)
+        try:
+            read_weights(tmp_path / "damaged.bin")
+        except ValueError as error:
+            refused.append(str(error))
+    assert len(refused) > 50
+    assert all(message.startswith("`checkpoint` ") and "\n" not in message for message in refused)
 
 
 def test_a_folder_that_holds_something_is_not_written_to(released, tmp_path, capsys):

@@ -141,7 +141,7 @@ def check_options(arguments: argparse.Namespace, pipeline: FoundIRPipeline) -> N
         raise UsageError("`--steps` must be at least 1 with this checkpoint, which has no fast estimate; got 0.")
     if pipeline.text_encoder is None and pipeline.text_encoder_2 is None:
         text = {"--prompt": arguments.prompt, "--negative-prompt": arguments.negative_prompt, "--guidance": (arguments.guidance or 0) > 1}
-        text["--caption-model"] = getattr(arguments, "caption_model", None)
+        text |= {f"--{name.replace('_', '-')}": getattr(arguments, name, None) for name in ("captions", "caption_model")}
         if given := [name for name, value in text.items() if value]:
             raise UsageError(f"`{given[0]}` needs a checkpoint with text encoders.")
     if arguments.tone == "always" and pipeline.tone is None:
@@ -235,7 +235,7 @@ def restoration_record(checkpoint: str, weights: Mapping[str, str], options: Map
         "software": f"foundir_hf {__version__}",
         "checkpoint": checkpoint,
         "weights": ", ".join(f"{name} {digest[:16]}" for name, digest in weights.items()),
-        "settings": json.dumps(options),
+        "settings": json.dumps(options, sort_keys=True),
         "seed": str(seed),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,20 +29,23 @@ if TYPE_CHECKING:
     from ..restoration.plan import Plan
 
 
-def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, Record] | None) -> Batch:
+def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, Record] | None, photos: Iterable[str]) -> Batch:
     """The engine; it loads the model when there is something to do. Raises `ValueError`.
 
     Args:
         arguments: Of `foundir restore`.
         plan, records: See [`Batch`].
+        photos: Names of all that will be restored, where the plan does not have them yet too.
     """
+    from ..io.captions import read_captions
     from ..io.writing import write_photo
     from ..restoration.batch import Batch
 
     options = {**pipeline_options(arguments), "upscale": arguments.upscale}
+    if sum(map(bool, (arguments.prompt, arguments.captions, arguments.caption_model))) > 1:
+        raise ValueError("`--prompt`, --captions and --caption-model each write the prompt; give one.")
+    captions = read_captions(arguments.captions, photos) if arguments.captions else {}
     if arguments.caption_model:
-        if arguments.prompt:
-            raise ValueError("`--prompt` and --caption-model both write the prompt; give one.")
         options["caption_model"] = arguments.caption_model
     if arguments.memory:
         options["memory"] = arguments.memory
@@ -50,9 +53,8 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
     writing = {"metadata": arguments.metadata, "quality": arguments.quality}
     allowed, single = limits(arguments), len(plan.jobs) == 1
     drawn = arguments.change_map and arguments.change_map.absolute()  # a worker may be in another folder
-    record = restoration_record(str(arguments.checkpoint), facts["weights"], options, arguments.seed)
 
-    def load_model() -> Callable[[Photo], Photo]:
+    def load_model() -> Callable[..., Photo]:
         quiet_libraries()  # before anything imports them, which takes seconds
         from ..io.deadline import stops_after
         from ..io.pictures import change_map, write_picture
@@ -67,16 +69,18 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
         pipeline.set_progress_bar_config(disable=None if single else True, leave=False, desc="restoring")
         modules = [part for part in pipeline.components.values() if hasattr(part, "register_forward_pre_hook")]
 
-        def restored(photo: Photo) -> Photo:
+        def restored(photo: Photo, **own: str) -> Photo:
             with stops_after(allowed.seconds, modules, "restoring it"):
-                more = {} if captioner is None else {"prompt": captioner(photo.image)}
-                if arguments.memory:
-                    more |= tiles_that_fit(pipeline, photo, arguments)
-                result = restore_photo(pipeline, photo, generator=generator(arguments), **{**calling, **more})
+                if captioner is not None:
+                    own["prompt"] = captioner(photo.image)
+                tiles = tiles_that_fit(pipeline, photo, arguments) if arguments.memory else {}
+                result = restore_photo(pipeline, photo, generator=generator(arguments), **{**calling, **own, **tiles})
             if drawn:
                 write_picture(change_map(photo.image, result.image), drawn, quality=90)
             if result is photo or arguments.no_record or arguments.metadata == "none":
                 return result
+            done = {**options, **own, **pipeline.tiling}
+            record = restoration_record(str(arguments.checkpoint), facts["weights"], done, arguments.seed)
             return result.changed(metadata=with_record(result.metadata, record))
 
         return restored
@@ -85,6 +89,7 @@ def make_batch(arguments: argparse.Namespace, plan: Plan, records: Mapping[str, 
         plan,
         load_model,
         {**facts, **options, **writing, "record": not arguments.no_record},
+        options={name: {"prompt": caption} for name, caption in captions.items()},
         write=partial(write_photo, **writing),
         overwrite=arguments.overwrite,
         limits=allowed,

@@ -55,6 +55,11 @@ def add_parser(commands) -> None:
     formats = sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
     parser.add_argument("--format", choices=formats, help="of photographs in a folder or on stdout (default: the input's)")
     parser.add_argument(
+        "--captions",
+        metavar="FILE|.SUFFIX",
+        help="prompts: a .jsonl or .csv of `file_name` and `text`, or .txt for text files beside the photographs",
+    )
+    parser.add_argument(
         "--caption-model", metavar="MODEL", help="folder or Hub repository of an image-to-text model that writes the prompts"
     )
     parser.add_argument(
@@ -101,7 +106,7 @@ def run(arguments: argparse.Namespace) -> None:
             check_writable(plan.folder)
             # A folder has a manifest; beside a single file that was named nothing else appears.
             kept = not plan.single or (plan.folder / MANIFEST).exists()
-            batch = make_batch(arguments, plan, None if kept else {})
+            batch = make_batch(arguments, plan, None if kept else {}, [job.name for job in plan.jobs])
             if arguments.dry_run:
                 preview(arguments, batch)
             else:

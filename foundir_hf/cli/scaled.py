@@ -45,7 +45,7 @@ def _restore(arguments: argparse.Namespace) -> None:
     suffix = f".{arguments.format}" if arguments.format else None
     plan = plan_transfers(arguments.paths, arguments.output, listed, suffix)
     check_map(arguments, len(plan.items))
-    batch = make_batch(arguments, Plan([], Path()), {})
+    batch = make_batch(arguments, Plan([], Path()), {}, [item.source for item in plan.items])
     if arguments.dry_run:
         _preview(arguments, batch, plan)
         return

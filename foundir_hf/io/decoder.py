@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -128,6 +129,7 @@ def serve() -> None:
                 _time(0)
                 wire.send_photo(answers, photo)
                 del photo, data  # megabytes, until the next question
+                gc.collect()  # tifffile's objects hold one another, and with them the file
             except PhotoError as error:
                 wire.send(answers, {"error": str(error)})
             except MemoryError:

@@ -13,10 +13,22 @@ import torch.nn.functional as F
 
 def adain_color_fix(images: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """Gives each channel of `images` the mean and deviation of `reference`'s (AdaIN, ICCV 2017): both `(B, C, H, W)`."""
-    mean, deviation = images.mean(dim=(2, 3), keepdim=True), images.std(dim=(2, 3), keepdim=True, correction=0)
-    wanted_mean = reference.mean(dim=(2, 3), keepdim=True)
-    wanted_deviation = reference.std(dim=(2, 3), keepdim=True, correction=0)
-    return (images - mean) / deviation.clamp(min=1e-5) * wanted_deviation + wanted_mean
+    (mean, deviation), (wanted_mean, wanted_deviation) = _statistics(images), _statistics(reference)
+    scale = wanted_deviation / deviation.clamp(min=1e-5)
+    return images * scale.to(images.dtype) + (wanted_mean - mean * scale).to(images.dtype)
+
+
+def _statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of each channel, `(B, C, 1, 1)`, in double precision: the last bits of sums in single precision depend on how the
+    pixels lie in memory, and so on whether they came with 8 or 16 bits. By bands of rows, since twice the precision is twice the memory."""
+    total, squares = (images.new_zeros(*images.shape[:2], 1, 1, dtype=torch.float64) for _ in range(2))
+    for band in images.split(256, dim=2):
+        wide = band.double()
+        total += wide.sum(dim=(2, 3), keepdim=True)
+        squares += wide.square().sum(dim=(2, 3), keepdim=True)
+    count = images.shape[2] * images.shape[3]
+    mean = total / count
+    return mean, (squares / count - mean.square()).clamp(min=0).sqrt()
 
 
 def wavelet_color_fix(images: torch.Tensor, reference: torch.Tensor, levels: int = 5) -> torch.Tensor:

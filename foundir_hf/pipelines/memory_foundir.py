@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from diffusers import DDIMScheduler
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -129,12 +130,15 @@ def plan_restoration(
     fidelity: float,
     overlap: int,
     kinds: tuple[str, ...],
+    tile_sizes: tuple[int | None, ...],
     flops_per_second: float | None,
 ) -> MemoryPlan:
     """See [`~FoundIRPipeline.plan`]. A step takes `passes` passes of `batch` rows; `kinds` are of [`KINDS`]."""
-    tiled = [size for size in TILE_SIZES if overlap < size < max(width, height) and size % pipeline.size_multiple == 0]
+    fit = [s for s in tile_sizes if s is None or (overlap < s < max(width, height) and s % pipeline.size_multiple == 0)]
+    if not fit:
+        raise ValueError(f"`tile_sizes` must have one between the overlap, {overlap}, and {width} x {height} pixels, got {tile_sizes}.")
     image = _Image(pipeline, width, height, device, steps, passes, batch, fidelity)
-    modes = tuple(image.mode(size, overlap, kind) for kind in kinds for size in (None, *tiled))
+    modes = tuple(image.mode(size, overlap, kind) for kind in kinds for size in fit)
     fitting = [mode for mode in modes if memory is None or mode.peak <= memory]
     chosen = min(fitting, key=lambda mode: (kinds.index(mode.kind), mode.flops), default=None)
     return MemoryPlan(width, height, device, memory, modes, chosen, flops_per_second)
@@ -162,9 +166,13 @@ class _Image:
         tile = (grid.row_spans[0][1], grid.column_spans[0][1])
         stages = self._stages(tile)
         pixels, area = rows * columns * scale**2, tile[0] * tile[1]
-        # On the device for the whole image: latents, and the tiles' features until the last step is done.
+        # On the device for the whole image: latents, and the tiles' features, of several steps until the last is done.
         latents = 4 * pipeline.unet.config.in_channels * rows * columns
-        features = len(grid) * area * pipeline.unet.config.lq_channels * pipeline.lq_encoder.dtype.itemsize if self.steps else 0
+        # A single step takes the features tile by tile, unless models take turns on the device.
+        interleaved = self.steps == 1 and kind != "model"
+        features = len(grid) * area * pipeline.unet.config.lq_channels * pipeline.lq_encoder.dtype.itemsize
+        if self.steps == 0 or interleaved:
+            features = 0
         tile_light = 4 * 3 * area * scale**2
         # Of main memory: the picture with 8 bits, the estimate, over which the result is written, and bands of rows of it.
         picture, estimate = 3 * pixels, 4 * 3 * pixels
@@ -172,7 +180,7 @@ class _Image:
         curves = 4 * 3 * 9 * min(256, self.height) * self.width if pipeline.tone is not None else 0
         held = {name: self._weights(name, kind) for name in ("lq_encoder", "unet", "vae")}
         on_device = {
-            "encode": (held["lq_encoder"] + features + stages["encode"].peak, 2 * tile_light),
+            "encode": (held["lq_encoder"] + features + stages["encode"].peak + (2 * latents if interleaved else 0), 2 * tile_light),
             "decode": (held["vae"] + latents + stages["decode"].peak, band + max(band, tile_light)),
             "tone": (held["vae"], curves),
         }
@@ -181,7 +189,8 @@ class _Image:
                 on_device[name] = (self._weights(name, kind), 0)
         flops = stages["encode"].flops
         if self.steps:
-            step = max(2 * latents + stages["denoise"].peak, _SCHEDULER_LATENTS * latents)
+            at_once = 2 if steps_in_bands(pipeline.scheduler) else _SCHEDULER_LATENTS
+            step = max(2 * latents + stages["denoise"].peak, at_once * latents)
             on_device["denoise"] = (held["unet"] + features + step, 0)
             flops += stages["decode"].flops + self.steps * self.passes * stages["denoise"].flops
         else:
@@ -233,6 +242,12 @@ class _Image:
             cast = sum(cast_nbytes(part) if name in _CAST else nbytes(part) for name, part in models.items())
             return cast + (max(own_nbytes(layer) for layer in models[running].modules()) if running in _CAST else 0)
         return sum(map(nbytes, models.values()))
+
+
+def steps_in_bands(scheduler: Any) -> bool:
+    """Whether a scheduler draws and remembers nothing and takes each number by itself, so that bands of rows of the latents can be stepped
+    one by one, without its intermediate results for the whole image."""
+    return isinstance(scheduler, DDIMScheduler) and not scheduler.config.thresholding
 
 
 def nbytes(module: torch.nn.Module) -> int:

@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from numbers import Integral, Real
@@ -31,7 +31,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from .attention_foundir import DispatchedAttnProcessor, check_xformers, reset_attention_backend, set_attention_backend
 from .color_fix_foundir import COLOR_FIXES
 from .lora_foundir import FoundIRLoraLoaderMixin
-from .memory_foundir import KINDS, MemoryPlan, parse_bytes, plan_restoration
+from .memory_foundir import KINDS, TILE_SIZES, MemoryPlan, parse_bytes, plan_restoration, steps_in_bands
 from .tiling_foundir import TileGrid
 
 logger = logging.getLogger(__name__)
@@ -132,6 +132,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
             tokenizer_2=tokenizer_2,
         )
         self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt, license_note=license_note)
+        self._tiling: dict[str, int | None] = {}
         # A tenth faster on CPUs. Here, so that everybody gets the same pixels: the order of sums follows the layout.
         for component in (lq_encoder, unet):
             if not getattr(component, "is_quantized", False):
@@ -182,6 +183,11 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         return self._interrupt
 
     @property
+    def tiling(self) -> dict[str, int | None]:
+        """`tile_size` and `tile_overlap` that the last image was restored with: smaller than asked for where memory ran out."""
+        return dict(self._tiling)
+
+    @property
     def latent_scale_factor(self) -> int:
         """Image pixels per latent, along one side."""
         return self.lq_encoder.scale_factor
@@ -221,6 +227,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         tile_overlap: int = 128,
         device: str | None = None,
         kinds: Sequence[str] | None = None,
+        tile_sizes: Sequence[int | None] | None = None,
         flops_per_second: float | None = None,
     ) -> MemoryPlan:
         """What a restoration will take, mode by mode, and the mode that fits; nothing is computed.
@@ -234,6 +241,8 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
                 Weights count in the type that they have.
             kinds (`list[str]`, *optional*): Of modes, in the order of preference: `""` (tiles alone), `"fp8"` (layer-wise casting of the
                 weights), `"model"`, `"group"`, `"sequential"` (diffusers' offloading). By default all; on a CPU the first two.
+            tile_sizes (`list[int | None]`, *optional*): Of modes; `None` is the whole image. By default that and 256 to 2048 pixels, as
+                far as the image is larger. Each takes a second or more to be counted.
             flops_per_second (`float`, *optional*): That the device was measured to do, for a column of seconds. Without it the table says
                 how many times the least arithmetic a mode takes.
 
@@ -275,6 +284,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
             fidelity=float(self.unet.config.latent_residual) if fidelity is None else fidelity,
             overlap=tile_overlap,
             kinds=known if kinds is None else tuple(kinds),
+            tile_sizes=(None, *TILE_SIZES) if tile_sizes is None else tuple(tile_sizes),
             flops_per_second=flops_per_second,
         )
 
@@ -397,7 +407,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         )
 
         # 3. Restore image by image, so that a batch gives what its images give alone.
-        self._interrupt = False
+        self._interrupt, self._tiling = False, {"tile_size": tile_size, "tile_overlap": tile_overlap}
         state = None if generator is None or isinstance(generator, list) else generator.get_state()
         restored = []
         for index, pixels in enumerate(images):
@@ -536,6 +546,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         """[`restore`], begun again in tiles of half the size each time that memory runs out."""
         state = None if generator is None else generator.get_state()
         while True:
+            self._tiling = {"tile_size": settings.tile_size, "tile_overlap": settings.tile_overlap}
             try:
                 return self.restore(pixels, conditioning, settings, generator, noise)
             except (RuntimeError, MemoryError) as error:
@@ -579,11 +590,12 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         grid = TileGrid(rows, columns, None if tile_size is None else tile_size // scale, settings.tile_overlap // scale)
         passes = 1 if settings.num_inference_steps == 0 else settings.num_inference_steps + 2
         with self.progress_bar(total=len(grid) * passes) as bar:
-            estimate, lq_hidden_states = self.encode_lq(pixels, grid, bar, features=settings.num_inference_steps > 0)
-            latents = None
+            estimate, latents = torch.zeros(1, 3, grid.height * scale, grid.width * scale), None
+            lq_hidden_states = self.encode_lq(pixels, estimate, grid, bar)
             if settings.num_inference_steps:
                 latents = self.denoise(estimate, lq_hidden_states, conditioning, settings, grid, pixels.shape, generator, noise, bar)
-            del lq_hidden_states
+            for _ in lq_hidden_states:  # where nobody wanted them, the estimate is not made yet
+                pass
             if settings.latents_only:
                 if latents is not None and not self.unet.config.latent_residual:
                     return latents
@@ -599,24 +611,16 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
                 self.tone.apply_curves(image, curves.to(image.device), out=image)
         return image.add_(1).div_(2).clamp_(0, 1)
 
-    def encode_lq(self, pixels: torch.Tensor, grid: TileGrid, bar, *, features: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-        """The LQ encoder on every tile: its estimate of the whole padded image in [-1, 1], on the CPU, and all tiles' features, a batch
-        (or none, where nothing is to be denoised)."""
-        scale = self.latent_scale_factor
-        estimate, lq_hidden_states = torch.zeros(1, 3, grid.height * scale, grid.width * scale), torch.empty(0)
-        for index, tile in enumerate(grid.tiles(scale)):
+    def encode_lq(self, pixels: torch.Tensor, estimate: torch.Tensor, grid: TileGrid, bar) -> Iterator[torch.Tensor]:
+        """The LQ encoder on every tile: yields its features, and blends its estimate, in [-1, 1], into that of the whole padded image,
+        which is zeros before and complete when all tiles have been asked for."""
+        for tile in grid.tiles(self.latent_scale_factor):
             # Padded and scaled tile by tile: a second copy of a large photograph would be a fifth of all memory.
             lq = _pad_to_multiple(_light(tile.of(pixels)), self.size_multiple).mul(2).sub_(1)
             encoded = self.lq_encoder(_to_module(lq, self.lq_encoder, self._execution_device))
             tile.of(estimate).add_(encoded.estimate.float().cpu() * tile.weight)
             bar.update()
-            if not features:
-                continue
-            if index == 0:
-                # One block: small ones that stay, between large ones that go, would break the memory of a large photograph to pieces.
-                lq_hidden_states = encoded.lq_hidden_states.new_empty(len(grid), *encoded.lq_hidden_states.shape[1:])
-            lq_hidden_states[index] = encoded.lq_hidden_states[0]
-        return estimate, lq_hidden_states
+            yield encoded.lq_hidden_states
 
     def encode_estimate(self, estimate: torch.Tensor, grid: TileGrid) -> torch.Tensor:
         """Scaled latents of the whole estimate, tile by tile, blended."""
@@ -629,7 +633,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
     def denoise(
         self,
         estimate: torch.Tensor,
-        lq_hidden_states: torch.Tensor,
+        lq_hidden_states: Iterable[torch.Tensor],
         conditioning: dict[str, torch.Tensor],
         settings: _Settings,
         grid: TileGrid,
@@ -638,9 +642,16 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         noise: torch.Tensor | None,
         bar,
     ) -> torch.Tensor:
-        """The diffusion: clean latents of the whole image, `(1, channels, height / scale, width / scale)`."""
+        """The diffusion: clean latents of the whole image, `(1, channels, height / scale, width / scale)`.
+
+        A single step takes each tile's features as the LQ encoder makes them; those of all tiles would be a third of the memory. They are
+        gathered for several steps, for latents of the estimate to start from, and where models take turns on the device.
+        """
         self.scheduler.set_timesteps(int(settings.num_inference_steps), device=self._execution_device)
         timesteps = self.scheduler.timesteps
+        starts_from_noise = settings.start_from == "noise" or self.unet.config.latent_residual
+        if len(timesteps) > 1 or not starts_from_noise or getattr(self, "_all_hooks", None):
+            lq_hidden_states = _gathered(lq_hidden_states, len(grid)).split(1)
         latents = self.prepare_latents(estimate, grid, timesteps[:1], settings.start_from, generator, noise)
         self._guidance_scale, self._num_timesteps = settings.guidance_scale, len(timesteps)
         # Those that draw noise on the way (LCM, stochastic DPM++, ancestral Euler) draw it from here.
@@ -651,7 +662,8 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
             prediction = self.predict_noise(
                 latents, timestep, lq_hidden_states, conditioning, grid, image_shape, bar, settings.sequential_guidance
             )
-            latents = self.scheduler.step(prediction, timestep, latents, return_dict=False, **drawing)[0]
+            latents = self._step(prediction, timestep, latents, drawing)
+            del prediction
             if settings.callback_on_step_end is not None:
                 held = {
                     "latents": latents,
@@ -666,6 +678,14 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
                 texts = {"encoder_hidden_states": held["prompt_embeds"], "text_embeds": held["add_text_embeds"]}
                 conditioning = {name: text for name, text in texts.items() if text is not None}
         return latents
+
+    def _step(self, prediction: torch.Tensor, timestep: torch.Tensor, latents: torch.Tensor, drawing: dict[str, Any]) -> torch.Tensor:
+        """The scheduler's step; written over the prediction, in bands of rows, where it can be."""
+        if not steps_in_bands(self.scheduler):
+            return self.scheduler.step(prediction, timestep, latents, return_dict=False, **drawing)[0]
+        for band, before in zip(prediction.split(64, dim=2), latents.split(64, dim=2), strict=True):
+            band.copy_(self.scheduler.step(band, timestep, before, return_dict=False, **drawing)[0])
+        return prediction
 
     def prepare_latents(
         self,
@@ -694,7 +714,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
         self,
         latents: torch.Tensor,
         timestep: torch.Tensor,
-        lq_hidden_states: torch.Tensor,
+        lq_hidden_states: Iterable[torch.Tensor],
         conditioning: dict[str, torch.Tensor],
         grid: TileGrid,
         image_shape: torch.Size,
@@ -707,7 +727,7 @@ class FoundIRPipeline(DiffusionPipeline, StableDiffusionMixin, FoundIRLoraLoader
             conditioning = {name: text[-1:] for name, text in conditioning.items()}
         model_input = self.scheduler.scale_model_input(latents, timestep)
         prediction = torch.zeros_like(latents)
-        for tile, lq_tile in zip(grid.tiles(device=latents.device), lq_hidden_states.split(1), strict=True):
+        for tile, lq_tile in zip(grid.tiles(device=latents.device), lq_hidden_states, strict=True):
             sample = tile.of(model_input).to(self.unet.dtype)
             lq_tile = lq_tile.to(self.unet.dtype)
             if conditioning:
@@ -871,6 +891,17 @@ def decode_latents(vae: ModelMixin, latents: torch.Tensor, estimate: torch.Tenso
     if fidelity:
         image = image + fidelity * (estimate - vae.decode((encoded / vae.config.scaling_factor).to(vae.dtype)).sample)
     return image
+
+
+def _gathered(features: Iterable[torch.Tensor], count: int) -> torch.Tensor:
+    """So many tiles' features as one batch. One block: small ones that stay, between large ones that go, would break the memory of a large
+    photograph to pieces."""
+    block = torch.empty(0)
+    for index, tile in enumerate(features):
+        if index == 0:
+            block = tile.new_empty(count, *tile.shape[1:])
+        block[index] = tile[0]
+    return block
 
 
 def is_out_of_memory(error: BaseException) -> bool:

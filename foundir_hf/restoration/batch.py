@@ -79,6 +79,7 @@ class Batch:
         load: Makes [`restore_photo`] with all but the photograph; the same photograph must give the same bytes. Called once, before
             anything is written, or not at all if nothing is to be restored; what it raises, the batch does.
         settings: All that decides the output beside the input, as JSON.
+        options: Further settings of single photographs by [`Job.name`], which what `load` makes is called with: a prompt, say.
         write: [`write_photo`], or with other arguments.
         overwrite: Replace outputs that something else made.
         limits: What a photograph may take.
@@ -92,9 +93,10 @@ class Batch:
     def __init__(
         self,
         plan: Plan,
-        load: Callable[[], Callable[[Photo], Photo]],
+        load: Callable[[], Callable[..., Photo]],
         settings: Mapping[str, Any],
         *,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
         write: Callable[[Photo, Path], tuple[str, ...]] = write_photo,
         overwrite: bool = False,
         limits: Limits = DEFAULT_LIMITS,
@@ -104,23 +106,27 @@ class Batch:
         self.plan, self.write, self.overwrite, self.limits, self.records = plan, write, overwrite, limits, records
         self._early: dict[Job, Future[tuple[str, Photo]]] = {}  # what was decoded while the model was loaded
         self._load, self.decoder, self._decoder_stays = load, decoder or Decoder(), decoder is not None
-        self.settings = json.loads(json.dumps(settings))  # as the manifest reads it back
+        self.settings, self.options = json.loads(json.dumps(settings)), options or {}  # as the manifest reads it back
         known, self._seems_done = self._known(), True
         for job in plan.jobs:
             record = known.get(self.plan.output(job), {})
             there = record.get("status") == "restored" and job.target.exists()
-            if there and record.get("settings") != self.settings and not overwrite:
+            if there and record.get("settings") != self.settings_of(job.name) and not overwrite:
                 raise ValueError(f"{job.target}: exists, made with other settings; pass --overwrite to replace it.")
-            self._seems_done &= there and record.get("settings") == self.settings
+            self._seems_done &= there and record.get("settings") == self.settings_of(job.name)
 
     @cached_property
-    def restore(self) -> Callable[[Photo], Photo]:
+    def restore(self) -> Callable[..., Photo]:
         """What restores a photograph."""
         return self._load()
 
+    def settings_of(self, name: str) -> dict[str, Any]:
+        """All settings of a photograph by its [`Job.name`]."""
+        return {**self.settings, **self.options.get(name, {})}
+
     def part(self, plan: Plan, records: Mapping[str, Record]) -> Batch:
         """The same for another plan, of whose outputs this is known; with the same model if it is loaded, and the same decoder."""
-        same = {"write": self.write, "overwrite": self.overwrite, "limits": self.limits, "decoder": self.decoder}
+        same = {"write": self.write, "overwrite": self.overwrite, "limits": self.limits, "decoder": self.decoder, "options": self.options}
         part = Batch(plan, self._load, self.settings, records=records, **same)
         if "restore" in self.__dict__:
             part.restore = self.restore
@@ -155,7 +161,7 @@ class Batch:
                         break
                     ahead = reader.submit(self._next, manifest, todo, stop)
                     if isinstance(work, _Work):
-                        work = self._restore(manifest, work, self.restore)
+                        work = self._restore(manifest, work)
                     yield from _results(behind)
                     if isinstance(work, Result):
                         yield work
@@ -192,7 +198,8 @@ class Batch:
 
     def seconds_per_megapixel(self) -> tuple[float, bool]:
         """How long the model takes for a megapixel of output, and whether earlier work says so; if none does, a small picture is tried."""
-        records = [r for r in self._known().values() if r.get("settings") == self.settings and _is_measured(r)]
+        own = {name for options in self.options.values() for name in options}
+        records = [r for r in self._known().values() if _without(own, r.get("settings")) == self.settings and _is_measured(r)]
         if records:
             return sum(r["seconds"] for r in records) / sum(r["megapixels"] for r in records), True
         noise = np.random.default_rng(0).integers(0, 256, (_SYNTHETIC, _SYNTHETIC, 3), dtype=np.uint8)
@@ -251,10 +258,10 @@ class Batch:
         except Exception as error:
             return self._failed(manifest, job, record, error)
 
-    def _restore(self, manifest: Manifest, work: _Work, restore: Callable[[Photo], Photo]) -> _Work | Result:
+    def _restore(self, manifest: Manifest, work: _Work) -> _Work | Result:
         start = time.perf_counter()
         try:
-            restored = restore(work.photo)
+            restored = self.restore(work.photo, **self.options.get(work.job.name, {}))
         except Exception as error:
             return self._failed(manifest, work.job, work.record, error)
         measured = {"megapixels": _megapixels(restored.size), "seconds": round(time.perf_counter() - start, 3)}
@@ -265,7 +272,8 @@ class Batch:
         try:
             manifest.append({**record, "status": "writing"})  # before the file is there: whoever goes on after a kill knows it
             notes = [*work.photo.notes, *self.write(work.photo, work.job.target)]
-            record = {**record, "status": "restored", "output_sha256": file_sha256(work.job.target), "settings": self.settings}
+            settings = self.settings_of(work.job.name)
+            record = {**record, "status": "restored", "output_sha256": file_sha256(work.job.target), "settings": settings}
             record |= {"notes": notes} if notes else {}
             manifest.append(record)
         except Exception as error:
@@ -283,7 +291,7 @@ class Batch:
     def _is_done(self, job: Job, input_sha256: str, known: Mapping[str, Record]) -> bool:
         """Whether the output that is there is what `run` would make. Raises [`PhotoError`] if it is not and must stay."""
         record = known.get(self.plan.output(job), {})
-        same = record.get("input_sha256") == input_sha256 and record.get("settings") == self.settings
+        same = record.get("input_sha256") == input_sha256 and record.get("settings") == self.settings_of(job.name)
         if same and record.get("status") == "restored" and record.get("output_sha256") == file_sha256(job.target):
             return True
         if self.overwrite or record.get("status") == "writing":
@@ -301,6 +309,10 @@ class Batch:
     def _record(self, job: Job) -> Record:
         named_by_path = job.name == str(job.source)  # not what came from stdin
         return {"input": os.path.abspath(job.source) if named_by_path else job.name, "output": self.plan.output(job)}
+
+
+def _without(names: set[str], settings: Any) -> Any:
+    return {name: value for name, value in settings.items() if name not in names} if isinstance(settings, dict) else settings
 
 
 def _is_measured(record: Record) -> bool:

@@ -47,7 +47,7 @@ def check_existing(batch: Batch, transfers: list[Transfer], output: str, records
             record = records.get(transfer.output, {})
             if record.get("status") not in ("writing", "restored"):
                 raise ValueError(f"{transfer.target}: exists; pass --overwrite to replace it.")
-            if record["status"] == "restored" and record.get("settings") != batch.settings:
+            if record["status"] == "restored" and record.get("settings") != batch.settings_of(transfer.source):
                 raise ValueError(f"{transfer.target}: exists, made with other settings; pass --overwrite to replace it.")
 
 

@@ -131,14 +131,14 @@ class Engine:
         options = {**pipeline_options(arguments), "upscale": arguments.upscale}
         adapters = [(str(Path(self.adapters or "") / name), weight) for name, weight in settings.adapters]
         start = time.perf_counter()
-        result, account = _compute(self.checkpoint, photo, options, adapters, None if is_zero_gpu() else step)
+        result, account, tiling = _compute(self.checkpoint, photo, options, adapters, None if is_zero_gpu() else step)
         seconds = time.perf_counter() - start
         if result is not photo:
             if photo.pixels.size >= 1000:  # of next to nothing a time says nothing
                 rate = seconds / _megapixels(result.size)
                 before = self._seconds.get(settings.steps, rate)
                 self._seconds[settings.steps] = (before + rate) / 2
-            record = restoration_record(self.checkpoint, weight_hashes(arguments, self._hashes), options, SEED)
+            record = restoration_record(self.checkpoint, weight_hashes(arguments, self._hashes), {**options, **tiling}, SEED)
             result = result.changed(metadata=with_record(result.metadata, record))
         return Restored(result, seconds, account)
 
@@ -199,9 +199,9 @@ def _on_gpu(function: Callable) -> Callable:
 @_on_gpu
 def _compute(
     held: str, photo: Photo, options: dict[str, Any], adapters: list[tuple[str, float]], step: Callable[[int, int], None] | None
-) -> tuple[Photo, Account]:
-    """The restoration itself. Under ZeroGPU it runs in a process that was forked at some time, so it loads adapters itself, and there is no
-    `step`, which cannot go there."""
+) -> tuple[Photo, Account, dict[str, int | None]]:
+    """The restoration itself, and the tiles that it took. Under ZeroGPU it runs in a process that was forked at some time, so it loads
+    adapters itself, and there is no `step`, which cannot go there."""
     import torch
 
     from ..interpret import record_stages
@@ -216,7 +216,7 @@ def _compute(
     finally:
         del pipeline.progress_bar  # which knows the job, and so its pictures
         pipeline.maybe_free_model_hooks()
-    return result, account
+    return result, account, pipeline.tiling
 
 
 def _use_adapters(pipeline: FoundIRPipeline, adapters: list[tuple[str, float]]) -> None:

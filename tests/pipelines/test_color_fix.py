@@ -16,6 +16,13 @@ def test_a_colour_cast_is_removed(fix):
 
 
 @pytest.mark.parametrize("fix", COLOR_FIXES.values())
+def test_how_pixels_lie_in_memory_changes_no_bit(fix):
+    """Channels first as tensors come, channels last as files do."""
+    images, reference = torch.rand(1, 3, 150, 170), torch.rand(1, 3, 150, 170)
+    assert torch.equal(fix(images, reference.to(memory_format=torch.channels_last)), fix(images, reference))
+
+
+@pytest.mark.parametrize("fix", COLOR_FIXES.values())
 def test_an_image_fixed_by_itself_is_itself(fix):
     images = torch.rand(1, 3, 40, 40)
     torch.testing.assert_close(fix(images, images), images, atol=1e-5, rtol=0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from foundir_hf import read_photo, restore_photo
 from foundir_hf.cli import main
 from foundir_hf.io.photograph import Photo
+from foundir_hf.io.record import read_record
 from foundir_hf.pipelines.memory_foundir import KINDS, LIBRARIES, cast_nbytes, count, nbytes, parse_bytes
 from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline, decode_latents
 from foundir_hf.pipelines.tiling_foundir import TileGrid
@@ -62,6 +66,10 @@ def test_the_first_mode_that_fits_is_chosen_and_its_options_are_the_call_s(pipel
     assert sum(line.endswith("chosen") for line in lines) == 1
     assert lines[2].endswith("too much")
     assert "seconds" in str(replace(plan, flops_per_second=1e11))
+    (alone,) = pipeline.plan(600, 400, kinds=[""], tile_sizes=[384]).modes
+    assert alone in plan.modes
+    several = {steps: pipeline.plan(600, 400, num_inference_steps=steps, kinds=[""], tile_sizes=[256]).modes[0].peak for steps in (1, 2)}
+    assert several[2] > several[1]  # which holds the features of all tiles
 
 
 def test_offloading_keeps_less_on_a_gpu_the_finer_it_is(sdxl_with_text):
@@ -93,6 +101,7 @@ def test_layer_wise_casting_leaves_what_the_plan_says(sdxl):
     [
         ({"width": 0, "height": 5}, "`width` must be a positive whole number, got 0"),
         ({"width": 5, "height": 5, "device_memory": "a lot"}, "`device_memory` must be bytes, or a size such as 8GB"),
+        ({"width": 600, "height": 400, "tile_sizes": [64, 640]}, r"`tile_sizes` must have one between the overlap, 128, and 600 x 400"),
         ({"width": 5, "height": 5, "kinds": ["group"]}, r"`kinds` must be of \('', 'fp8'\) on cpu, got \['group'\]"),
     ],
 )
@@ -142,6 +151,7 @@ def test_out_of_memory_an_image_is_begun_again_in_smaller_tiles_and_that_is_told
             assert [record.getMessage() for record in caplog.records] == [
                 "Out of memory with tiles of 256 pixels: going on with tiles of 128.",
             ]
+            assert pipeline.tiling == {"tile_size": 128, "tile_overlap": 32}
             allowed = 0
             with pytest.raises(torch.OutOfMemoryError):
                 pipeline(image, generator=seeded(), tile_size=None, tile_overlap=0, output_type="pt")
@@ -149,6 +159,24 @@ def test_out_of_memory_an_image_is_begun_again_in_smaller_tiles_and_that_is_told
     finally:
         hook.remove()
     assert torch.equal(restored, expected)
+
+
+def test_what_is_written_of_a_photograph_is_the_tiles_that_it_took(checkpoint, tmp_path, capsys):
+    """The denoiser raises, for all that is larger than 128 pixels."""
+
+    def allocate(module: torch.nn.Module, inputs: tuple) -> None:
+        if type(module).__name__ == "FoundIRUNet2DConditionModel" and inputs[0].shape[-1] > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    command = ["restore", str(tmp_path / "photo.png"), "--checkpoint", str(checkpoint), "-o", str(tmp_path / "restored.png")]
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(allocate)
+    try:
+        assert main([*command, "--tile-size", "256", "--tile-overlap", "64"]) == 0, capsys.readouterr().err
+    finally:
+        hook.remove()
+    done = json.loads(read_record(read_photo(tmp_path / "restored.png").metadata)["settings"])
+    assert (done["tile_size"], done["tile_overlap"]) == (128, 32)
 
 
 def test_another_error_is_no_lack_of_memory(pipeline, caplog):
@@ -195,6 +223,39 @@ def test_numbers_of_8_and_16_bits_give_what_the_same_light_gives(pipeline, dtype
     assert np.array_equal(pixels, kept)
     for held in (pixels[::-1], np.frombuffer(pixels.tobytes(), dtype).reshape(pixels.shape)):  # backwards; not to be written to
         assert np.isfinite(pipeline(held, num_inference_steps=0, output_type="np").images).all()
+
+
+@pytest.mark.parametrize(("steps", "held"), [(1, 1), (2, 4)])
+def test_a_single_step_holds_one_tile_s_features_and_several_those_of_all(pipeline, steps, held):
+    """Counted when the denoiser runs; and the result is that of features which are all there."""
+    alive: set[int] = set()
+    most = 0
+
+    def keep(module: torch.nn.Module, inputs: tuple, output) -> None:
+        storage = output.lq_hidden_states.untyped_storage()
+        alive.add(key := storage._cdata)
+        weakref.finalize(storage, alive.discard, key)
+
+    def look(module: torch.nn.Module, inputs: tuple, kwargs: dict) -> None:
+        nonlocal most
+        block = kwargs["lq_hidden_states"].untyped_storage().nbytes() // kwargs["lq_hidden_states"].nbytes
+        most = max(most, len(alive), block)
+
+    hooks = [pipeline.lq_encoder.register_forward_hook(keep), pipeline.unet.register_forward_pre_hook(look, with_kwargs=True)]
+    try:
+        pipeline(torch.rand(1, 3, 192, 192), num_inference_steps=steps, tile_size=128, tile_overlap=32, generator=seeded())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert most == held
+
+
+def test_a_step_in_bands_of_rows_is_the_scheduler_s_own(pipeline):
+    latents, prediction = torch.randn(1, 48, 130, 10), torch.randn(1, 48, 130, 10)
+    pipeline.scheduler.set_timesteps(2)
+    for timestep in pipeline.scheduler.timesteps:
+        expected = pipeline.scheduler.step(prediction, timestep, latents).prev_sample
+        assert torch.equal(pipeline._step(prediction.clone(), timestep, latents, {}), expected)
 
 
 def test_a_large_photograph_s_thumbnail_is_that_of_pooling_it_at_once(pipeline):

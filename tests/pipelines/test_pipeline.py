@@ -8,10 +8,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, LCMScheduler
 from PIL import Image
+from weights import awaken
 
 from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline, enlarge
+from foundir_hf.training.build import build_modules
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -410,3 +412,30 @@ def test_prompts_go_through_both_text_encoders(sdxl_with_text, photo):
         for prompt, scale in (("a cat", 1.0), ("a dog", 1.0), ("a cat", 5.0))
     )
     assert len({cat, dog, guided}) == 3
+
+
+@pytest.mark.parametrize(
+    ("scheduler_class", "options"),
+    [
+        (EulerDiscreteScheduler, {}),
+        (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
+        (DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
+        (LCMScheduler, {}),
+    ],
+)
+def test_a_scheduler_of_another_kind_ends_after_one_step_where_ours_does_and_takes_several(scheduler_class, options):
+    """The small sizes predict the clean latents from pure noise: whoever solves it, one step is that prediction."""
+    modules, scheduler = build_modules("nano")
+    ours = FoundIRPipeline(**awaken(modules.eval()).components(), scheduler=scheduler)
+    theirs = FoundIRPipeline(**{**ours.components, "scheduler": scheduler_class.from_config({**scheduler.config, **options})})
+    image = torch.rand(1, 3, 96, 96)
+
+    def denoised(pipe: FoundIRPipeline, steps: int) -> torch.Tensor:
+        pipe.set_progress_bar_config(disable=True)
+        return pipe(image, num_inference_steps=steps, generator=torch.Generator().manual_seed(0), output_type="latent").images
+
+    torch.testing.assert_close(denoised(theirs, 1), denoised(ours, 1), atol=1e-3, rtol=1e-3)
+    several = denoised(theirs, 3)
+    assert several.isfinite().all()
+    assert (several - denoised(theirs, 1)).abs().max() > 1e-3
+    assert torch.equal(several, denoised(theirs, 3))

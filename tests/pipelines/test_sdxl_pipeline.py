@@ -22,6 +22,7 @@ from foundir_hf.configurations import CONFIGURATIONS
 from foundir_hf.hub import load_pipeline
 from foundir_hf.models.unet_foundir import FoundIRUNet2DConditionModel
 from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline
+from foundir_hf.restoration.manifest import read_records
 from foundir_hf.training.objectives import FoundIRModules
 
 SCHEDULERS = {
@@ -145,13 +146,20 @@ def test_with_text_sizes_are_counted_exactly_in_half_precision(sdxl, photo):
 
 def test_the_command_line_takes_prompts_and_guidance_where_there_are_text_encoders(saved, photo, tmp_path, capsys):
     photo.save(tmp_path / "photo.png")
+    (tmp_path / "photo.txt").write_text("a cat")
     command = ["restore", str(tmp_path / "photo.png"), "--checkpoint", str(saved), "--steps", "2"]
     pictures = []
     for number, more in enumerate(([], ["--prompt", "a cat"], ["--prompt", "a cat", "--guidance", "4", "--negative-prompt", "b"])):
         assert main([*command, *more, "-o", str(tmp_path / f"{number}.png")]) == 0, capsys.readouterr().err
         pictures.append((np.array(Image.open(tmp_path / f"{number}.png"))).tobytes())
     assert len(set(pictures)) == 3
-    for more in (["--prompt", "a cat"], ["--guidance", "2"], ["--negative-prompt", "b"], ["--caption-model", "nowhere"]):
+    for more in (
+        ["--prompt", "a cat"],
+        ["--guidance", "2"],
+        ["--negative-prompt", "b"],
+        ["--caption-model", "nowhere"],
+        ["--captions", ".txt"],
+    ):
         capsys.readouterr()
         assert main(["restore", str(tmp_path / "photo.png"), *more, "-o", str(tmp_path / "no.png")]) == 2
         assert capsys.readouterr().err == f"foundir: `{more[0]}` needs a checkpoint with text encoders.\n"
@@ -185,6 +193,39 @@ def test_captions_become_prompts(saved, photo, tmp_path, capsys):
     captioned, told = (np.array(Image.open(tmp_path / name)) for name in ("captioned.png", "told.png"))
     assert np.array_equal(captioned, told)
     capsys.readouterr()
-    for more, says in ((["--prompt", "a"], "`--prompt` and --caption-model both write the prompt"), ([], "is no image-to-text model")):
+    for more, says in ((["--prompt", "a"], "--captions and --caption-model each write the prompt"), ([], "is no image-to-text model")):
         assert main([*command, *more, "--caption-model", str(saved), "-o", str(tmp_path / "no.png")]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_captions_that_are_written_down_are_each_photograph_s_prompt_and_setting(saved, photo, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    for name in ("a", "b"):
+        photo.save(tmp_path / "photos" / f"{name}.png")
+    table = tmp_path / "photos" / "metadata.jsonl"
+    table.write_text('{"file_name": "a.png", "text": "a cat"}\n{"file_name": "b.png", "text": "a dog"}\n')
+    command = ["restore", "--checkpoint", str(saved), "--steps", "2"]
+    batch = [*command, str(tmp_path / "photos"), "-o", str(tmp_path / "out"), "--captions"]
+    assert main([*batch, str(table)]) == 0, capsys.readouterr().err
+    records = read_records(tmp_path / "out")
+    assert {name: record["settings"]["prompt"] for name, record in records.items()} == {"a.png": "a cat", "b.png": "a dog"}
+    written = {name: (tmp_path / "out" / f"{name}.png").read_bytes() for name in ("a", "b")}
+    for name, caption in (("a", "a cat"), ("b", "a dog")):
+        told = tmp_path / f"{name}.png"
+        assert main([*command, str(tmp_path / "photos" / f"{name}.png"), "--prompt", caption, "-o", str(told)]) == 0
+        assert told.read_bytes() == written[name]  # what was done, in XMP, too
+    # The same captions in other files are the same settings; another caption is another setting of its photograph.
+    for name, caption in (("a", "a cat"), ("b", "a dog")):
+        (tmp_path / "photos" / f"{name}.txt").write_text(caption)
+    capsys.readouterr()
+    assert main([*batch, ".txt"]) == 0
+    assert "0 of 2 restored, 2 before" in capsys.readouterr().err
+    (tmp_path / "photos" / "b.txt").write_text("a bird")
+    assert main([*batch, ".txt"]) == 2
+    assert capsys.readouterr().err == f"foundir: {tmp_path}/out/b.png: exists, made with other settings; pass --overwrite to replace it.\n"
+    assert main([*batch, ".txt", "--overwrite"]) == 0
+    assert "1 of 2 restored, 1 before" in capsys.readouterr().err
+    assert (tmp_path / "out" / "b.png").read_bytes() != written["b"]
+    (tmp_path / "photos" / "b.txt").unlink()
+    assert main([*batch, ".txt"]) == 2
+    assert f"{tmp_path}/photos/b.txt, for {tmp_path}/photos/b.png, cannot be read" in capsys.readouterr().err
