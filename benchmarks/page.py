@@ -105,7 +105,8 @@ def screenshots(folder: Path, only: list[str] | None) -> None:
 
 
 def _shoot(page: Any, path: Path, full: bool = True) -> None:
-    page.wait_for_timeout(700)  # transitions, and pictures that are being decoded
+    page.wait_for_function("() => [...document.images].every(image => image.complete) && !document.body.innerText.includes('Loading...')")
+    page.wait_for_timeout(700)  # transitions
     page.screenshot(path=path, full_page=full)
 
 

@@ -220,7 +220,7 @@ class Desk:
             curves = markup.note("The tone curves looked, and left exposure, haze and colour as they were.")
         else:
             curves = markup.curves(self.engine.tone_curves(account.curves))
-        crops = _kept(pictures.crops(photo, estimate, after), finished, "crops.png")
+        crops, columns = pictures.crops(photo, estimate, after)
         return {
             "changes": self.changes(finished),
             "experts": experts,
@@ -228,7 +228,7 @@ class Desk:
             "curves": curves,
             "estimate": pair,
             "crops": markup.full_size(
-                crops, "Where it changed most, pixel by pixel", "Up to three places, each before, as estimated, and finished"
+                _kept(crops, finished, "crops.png"), "Where it changed most, pixel by pixel", columns, "Up to three places, one a row"
             ),
         }
 
