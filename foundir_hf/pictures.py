@@ -77,8 +77,11 @@ def change_map(before: Image.Image, after: Image.Image, bar: int = 24) -> Image.
     return picture
 
 
-def write_picture(image: Image.Image, path: Path, quality: int = 85) -> None:
-    """Writes a JPEG of `quality` with full chroma, or a PNG, by the suffix; whole or not at all. Raises `ValueError`, `OSError`."""
+def write_picture(image: Image.Image, path: Path, quality: int = 75) -> None:
+    """Writes a JPEG (from a quality of 90, with full chroma) or a PNG by the suffix, whole or not at all.
+
+    Raises `ValueError`, `OSError`.
+    """
     suffix = path.suffix.lower()
     if suffix not in PICTURE_SUFFIXES:
         raise ValueError(f"{path}: must end in one of {', '.join(PICTURE_SUFFIXES)}.")
@@ -86,5 +89,5 @@ def write_picture(image: Image.Image, path: Path, quality: int = 85) -> None:
     if suffix == ".png":
         image.save(encoded, "PNG", optimize=True)
     else:
-        image.save(encoded, "JPEG", quality=quality, subsampling=0, optimize=True, progressive=True)
+        image.save(encoded, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2, optimize=True, progressive=True)
     write_whole(path, encoded.getvalue())
