@@ -200,6 +200,8 @@ class Desk:
     def account(self, finished: Finished) -> dict[str, Any]:
         """What was done, for the page: paths of the pictures `changes` and `experts`, of the pair `estimate`, and HTML, `crops`,
         `legend` and `curves`; none where there is nothing to show."""
+        from ..interpret import EXPERTS
+
         photo, account, after = finished.photo, finished.restored.account, finished.restored.photo
         estimate = experts = pair = None
         if account.estimate is not None:
@@ -213,7 +215,7 @@ class Desk:
             scale = round(account.estimate.shape[2] / account.grid.width)
             width, height = (-(-side // scale) for side in finished.size)
             picture, shares = pictures.experts(weights, (width, height))
-            experts, legend = _kept(picture, finished, "experts.png"), markup.legend(self.engine.experts, shares)
+            experts, legend = _kept(picture, finished, "experts.png"), markup.legend(EXPERTS, shares)
         if account.curves is None:
             curves = markup.note("The tone curves were off.")
         elif not account.curves.any():

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,13 +141,6 @@ class Engine:
             record = restoration_record(self.checkpoint, weight_hashes(arguments, self._hashes), options, SEED)
             result = result.changed(metadata=with_record(result.metadata, record))
         return Restored(result, seconds, account)
-
-    @cached_property
-    def experts(self) -> tuple[str, ...]:
-        """Names of the experts, in the order of the maps."""
-        from ..interpret import EXPERTS
-
-        return EXPERTS
 
     def tone_curves(self, curves: Any, points: int = 64) -> Any:
         """What the curves of one image make of light in [0, 1]: `(9, 3, points)`, for a raster of 3 x 3 places and for red, green, blue."""
