@@ -3,7 +3,7 @@
     python benchmarks/zero_gpu.py
 
 A server of its own lends GPUs as Hugging Face's does, and says what it was asked; the model is packed, forked and unpacked by the package
-itself. Only what copies to a GPU copies to main memory, so that what comes back must be the command line's bytes.
+itself. Only what copies to a GPU copies to main memory. Prints by how much what comes back differs from what the command line writes.
 """
 
 from __future__ import annotations
