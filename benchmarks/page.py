@@ -2,7 +2,8 @@
 
     python benchmarks/page.py --examples      # after a sub-task or a sample changed
     python benchmarks/page.py --header        # after the weights changed
-    python benchmarks/page.py -o docs/page    # needs Chromium and playwright
+    python benchmarks/page.py -o shots        # needs Chromium and playwright
+    python benchmarks/page.py -o docs/page --only wide-light --states finished
 
 The screenshots are of the server that is started here, with the checkpoint that ships.
 """
@@ -10,6 +11,7 @@ The screenshots are of the server that is started here, with the checkpoint that
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shutil
 import socket
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--header", action="store_true", help="write foundir_hf/space/header.jpg anew")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="screenshots of every state")
     parser.add_argument("--only", nargs="*", choices=[f"{w}-{s}" for w in WIDTHS for s in ("light", "dark")])
+    parser.add_argument("--states", nargs="*", metavar="STATE", help="of the screenshots, keep these, such as `finished`")
     arguments = parser.parse_args()
     if arguments.examples:
         from foundir_hf.space.examples import EXAMPLES
@@ -45,7 +48,7 @@ def main() -> None:
         header()
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        screenshots(arguments.output, arguments.only)
+        screenshots(arguments.output, arguments.only, arguments.states)
 
 
 def header() -> None:
@@ -84,8 +87,8 @@ def server() -> Iterator[str]:
             process.terminate()
 
 
-def screenshots(folder: Path, only: list[str] | None) -> None:
-    """Every state, as `<width>-<scheme>-<state>.jpg`."""
+def screenshots(folder: Path, only: list[str] | None, states: list[str] | None) -> None:
+    """Every state, or some, as `<width>-<scheme>-<state>.webp`."""
     from playwright.sync_api import sync_playwright
 
     with server() as url, sync_playwright() as playwright:
@@ -99,14 +102,21 @@ def screenshots(folder: Path, only: list[str] | None) -> None:
                 page = context.new_page()
                 page.goto(url)
                 page.locator("#restore").wait_for()
-                tour(page, lambda state, name=name, scheme=scheme, page=page: _shoot(page, folder / f"{name}-{scheme}-{state}.jpg"))
+
+                def shoot(state: str, page=page, prefix=f"{name}-{scheme}") -> None:
+                    if not states or state in states:
+                        _shoot(page, folder / f"{prefix}-{state}.webp")
+
+                tour(page, shoot)
                 context.close()
         browser.close()
 
 
-def _shoot(page: Any, path: Path, full: bool = True) -> None:
-    page.wait_for_timeout(700)  # transitions, and pictures that are being decoded
-    page.screenshot(path=path, full_page=full, type="jpeg", quality=85)
+def _shoot(page: Any, path: Path) -> None:
+    page.wait_for_function("() => [...document.images].every(image => image.complete) && !document.body.innerText.includes('Loading...')")
+    page.wait_for_timeout(700)  # transitions
+    with Image.open(io.BytesIO(page.screenshot(full_page=True))) as image:
+        image.convert("RGB").save(path, quality=90, method=6)
 
 
 def tour(page: Any, shoot: Any) -> None:
@@ -117,6 +127,7 @@ def tour(page: Any, shoot: Any) -> None:
     shoot("chosen")
     page.locator("#restore").click()
     page.locator("#slider img").nth(1).wait_for()
+    page.locator("#account").wait_for()
     shoot("finished")
     page.locator("#account").get_by_text("What it did").click()
     page.locator("#crops img").wait_for()

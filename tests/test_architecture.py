@@ -155,7 +155,7 @@ def test_the_space_and_the_scripts_use_the_public_names_only():
 
 
 def test_what_needs_no_model_does_not_wait_for_torch(photo, checkpoint, tmp_path):
-    """torch and diffusers take five seconds to import: not for help, or what is done already; for mistakes see test_batch.py."""
+    """torch and diffusers take five seconds to import: not for help, what is done already, or the page; for mistakes see test_batch.py."""
     photo.save(tmp_path / "a.png")
     restore = ["restore", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]
     assert main(restore) == 0
@@ -169,6 +169,8 @@ for arguments in (["restore", "--help"], sys.argv[1:]):
     except SystemExit as stop:
         assert stop.code == 0
     assert not {"torch", "diffusers", "transformers"} & sys.modules.keys(), arguments
+import foundir_hf.space.page
+assert not {"torch", "diffusers", "transformers"} & sys.modules.keys(), "the page"
 """
     done = subprocess.run([sys.executable, "-c", code, *restore], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -22,7 +22,7 @@ from PIL import Image
 from foundir_hf.cli import main
 from foundir_hf.io.reading import read_photo
 from foundir_hf.space.examples import EXAMPLES
-from foundir_hf.space.limits import UPLOAD_MEGABYTES
+from foundir_hf.space.limits import BATCH_MEGABYTES, UPLOAD_MEGABYTES
 
 APP = Path(__file__).parents[1] / "space" / "app.py"
 CHROMIUM_ARGUMENTS = [
@@ -553,16 +553,34 @@ def test_what_the_api_cannot_take_is_named(client, photo, tmp_path, given, told)
     assert re.search(told, f"{getattr(caught.value, 'title', '')}: {caught.value}")
 
 
-def test_no_path_and_no_link_of_a_client_is_opened(client, server):
-    from gradio_client.exceptions import AppError
+def call(address: str, api_name: str, **values) -> str:
+    """What the API answers to a program that sends what `gradio_client` would not: the last event, with its data."""
+    import httpx
 
-    secret = server[1] / "log"
-    for path in (str(secret), "/etc/passwd", server[0]):
-        for api_name in ("/restore", "/diagnose"):
-            with pytest.raises(AppError):
-                client.predict(photo={"path": path, "meta": {"_type": "gradio.FileData"}}, api_name=api_name)
-    with pytest.raises(AppError):
-        client.predict(files=[{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}], api_name="/batch")
+    answer = httpx.post(f"{address}gradio_api/call/v2/{api_name}", json=values, timeout=60)
+    event = answer.raise_for_status().json()["event_id"]
+    return httpx.get(f"{address}gradio_api/call/{api_name}/{event}", timeout=60).text
+
+
+@pytest.mark.parametrize("api_name", ["restore", "diagnose", "batch"])
+def test_no_path_and_no_link_of_a_client_is_opened(server, api_name):
+    address, folder, _ = server
+    uploaded = next(path for path in folder.iterdir() if path.is_dir())
+    for path in (
+        folder / "log",
+        "/etc/passwd",
+        f"{uploaded}/../log",
+        "../log",
+        f"{uploaded}/never.png",
+        address,
+        f"{address}gradio_api/file=/etc/passwd",
+    ):
+        file = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+        told = call(address, api_name, files=[file]) if api_name == "batch" else call(address, api_name, photo=file)
+        assert '"title": "PhotoError"' in told, told
+        assert "was never uploaded" in told or "fetches nothing from elsewhere" in told
+    if api_name != "batch":
+        assert "was never uploaded" in call(address, api_name, photo={"path": "/etc/passwd"})  # without what makes it a file for gradio
 
 
 def test_language_models_get_two_tools_that_take_an_upload_and_open_nothing_else(server, photo, tmp_path):
@@ -600,17 +618,40 @@ def test_language_models_get_two_tools_that_take_an_upload_and_open_nothing_else
     assert [answer.content[0].text for answer in bad] == ["Please upload the photo itself; this server fetches nothing from elsewhere."] * 3
 
 
-def test_a_file_over_the_limit_is_refused_while_it_is_uploaded(server):
-    boundary = "foundir"
-    head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="huge.png"\r\n\r\n'.encode()
-    body = head + bytes((UPLOAD_MEGABYTES + 1) * 1_000_000) + f"\r\n--{boundary}--\r\n".encode()
-    request = urllib.request.Request(
-        f"{server[0]}gradio_api/upload", body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}, method="POST"
-    )
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(request, timeout=60)
-    assert caught.value.code == 413
-    assert "huge.png" not in files_of_visitors(server)
+def begin_upload(address: str, megabytes: int, content: bytes) -> socket.socket:
+    """An upload that says that it has so many megabytes, and sends some of them."""
+    host, port = re.findall(r"//(.*):(\d+)/", address)[0]
+    connection = socket.create_connection((host, int(port)), timeout=PATIENCE / 1000)
+    head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {host}\r\nContent-Type: multipart/form-data; boundary=foundir\r\n"
+    part = '--foundir\r\nContent-Disposition: form-data; name="files"; filename="huge.png"\r\n\r\n'
+    connection.sendall(f"{head}Content-Length: {megabytes * 1_000_000}\r\n\r\n{part}".encode() + content)
+    return connection
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "sent", "told"),
+    [
+        (UPLOAD_MEGABYTES + 10, UPLOAD_MEGABYTES + 1, "File size exceeded maximum allowed size"),
+        (BATCH_MEGABYTES + 10, 0, f"exceed the maximum allowed size: {BATCH_MEGABYTES} MB in one upload"),
+    ],
+)
+def test_what_is_over_the_limits_is_refused_while_it_is_uploaded(server, megabytes, sent, told):
+    with begin_upload(server[0], megabytes, bytes(sent * 1_000_000)) as connection:
+        answer = connection.recv(10_000).decode()
+        while told not in answer:
+            more = connection.recv(10_000).decode()
+            assert more, answer
+            answer += more
+    assert answer.startswith("HTTP/1.1 413 ")
+    (root,) = server[1].glob("foundir-*")
+    assert not any(path.is_file() for path in root.iterdir())
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(server):
+    (root,) = server[1].glob("foundir-*")
+    with begin_upload(server[0], 5, bytes(900_000)):
+        eventually(lambda: any(path.is_file() and path.stat().st_size > 800_000 for path in root.iterdir()))
+    eventually(lambda: not any(path.is_file() for path in root.iterdir()))
 
 
 def test_a_batch_of_a_program_reports_every_photo(client, photo, tmp_path):

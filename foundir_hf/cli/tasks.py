@@ -84,7 +84,7 @@ def write_sheet(tasks: Sequence[Task], path: Path, images: Sequence[Path] | None
     for number, task in enumerate(tqdm(tasks, desc="degrading", disable=None)):
         which = number % len(files)
         cells.append((task.name, Image.fromarray(degrade_image(photos[which], task, files[which].name, seed))))
-    write_picture(contact_sheet(cells, columns=5, width=SHOWN), path)
+    write_picture(contact_sheet(cells, columns=5, width=SHOWN), path, quality=60)
 
 
 def _check_sheet(path: Path, images: Sequence[Path] | None, overwrite: bool) -> None:

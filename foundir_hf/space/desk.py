@@ -200,6 +200,8 @@ class Desk:
     def account(self, finished: Finished) -> dict[str, Any]:
         """What was done, for the page: paths of the pictures `changes` and `experts`, of the pair `estimate`, and HTML, `crops`,
         `legend` and `curves`; none where there is nothing to show."""
+        from ..interpret import EXPERTS
+
         photo, account, after = finished.photo, finished.restored.account, finished.restored.photo
         estimate = experts = pair = None
         if account.estimate is not None:
@@ -213,14 +215,14 @@ class Desk:
             scale = round(account.estimate.shape[2] / account.grid.width)
             width, height = (-(-side // scale) for side in finished.size)
             picture, shares = pictures.experts(weights, (width, height))
-            experts, legend = _kept(picture, finished, "experts.png"), markup.legend(self.engine.experts, shares)
+            experts, legend = _kept(picture, finished, "experts.png"), markup.legend(EXPERTS, shares)
         if account.curves is None:
             curves = markup.note("The tone curves were off.")
         elif not account.curves.any():
             curves = markup.note("The tone curves looked, and left exposure, haze and colour as they were.")
         else:
             curves = markup.curves(self.engine.tone_curves(account.curves))
-        crops = _kept(pictures.crops(photo, estimate, after), finished, "crops.png")
+        crops, columns = pictures.crops(photo, estimate, after)
         return {
             "changes": self.changes(finished),
             "experts": experts,
@@ -228,7 +230,7 @@ class Desk:
             "curves": curves,
             "estimate": pair,
             "crops": markup.full_size(
-                crops, "Where it changed most, pixel by pixel", "Up to three places, each before, as estimated, and finished"
+                _kept(crops, finished, "crops.png"), "Where it changed most, pixel by pixel", columns, "Up to three places, one a row"
             ),
         }
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import gradio as gr
 
 from ..io.photograph import PhotoError
-from ..pipelines.pipeline_foundir import is_out_of_memory
 from .line import LineFullError
 from .settings import SettingError
 from .work import StoppedError
@@ -54,7 +53,7 @@ def without_options(text: str) -> str:
 
 
 def _type_and_words(error: BaseException) -> tuple[str, str]:
-    if is_out_of_memory(error):
+    if _is_out_of_memory(error):
         return "OutOfMemory", _OUT_OF_MEMORY
     for kind, title in ((PhotoError, "PhotoError"), (SettingError, "SettingError"), (LineFullError, "Busy"), (StoppedError, "Cancelled")):
         if isinstance(error, kind):
@@ -66,3 +65,11 @@ def _type_and_words(error: BaseException) -> tuple[str, str]:
     if isinstance(error, ValueError):  # of an adapter that does not fit, say
         return "SettingError", str(error)
     return _UNKNOWN, "Something went wrong on the server; it has been written to its log."
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if not isinstance(error, MemoryError | RuntimeError):
+        return False
+    from ..pipelines.pipeline_foundir import is_out_of_memory  # torch, which the page must not wait for
+
+    return is_out_of_memory(error)

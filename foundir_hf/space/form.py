@@ -89,11 +89,11 @@ class Form:
         """What tells the presets apart, by the model card."""
         psnr = measured(self._card)
         count = PRESETS["thorough"]
-        stages = f"Fast leaves the second stage out; thorough takes {count} steps of it and so longer."
+        stages = f"Fast gives a first estimate, balanced refines it once, thorough {count} times and takes longer."
         if not all(steps in psnr for steps in PRESETS.values()):
             return stages
         found = ", ".join(f"{psnr[steps]:.1f}" for steps in PRESETS.values())
-        return f"{stages} How close test photos came to their originals: {found} dB (more is closer)."
+        return f"{stages} Closeness of test photos to their originals: {found} dB (more is better)."
 
 
 def _spoken(names: Iterable[str]) -> list[tuple[str, str]]:

@@ -17,16 +17,6 @@ class Ticket:
         self._line, self.seconds = line, seconds
         self.started: float | None = None
 
-    @property
-    def ahead(self) -> int:
-        """How many are before this one."""
-        return self._line.ahead(self)[0]
-
-    @property
-    def wait_seconds(self) -> float:
-        """Until this one's turn, by what those before it are expected to take still."""
-        return self._line.ahead(self)[1]
-
     def wait(self, timeout: float) -> bool:
         """Waits for the turn, at most `timeout` seconds; whether it has come."""
         return self._line.wait(self, timeout)

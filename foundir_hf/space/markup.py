@@ -131,13 +131,14 @@ def curves(places: Any) -> str:
     )
 
 
-def full_size(path: str, title: str, words: str) -> str:
-    """A picture whose pixels are the screen's, however narrow that is; `words` are for who cannot see it."""
-    source = f"gradio_api/file={quote(path)}"
+def full_size(path: str, title: str, columns: Sequence[str], words: str) -> str:
+    """A picture whose pixels are the screen's, however narrow that is, under its columns' names; `words` are for who cannot see it."""
+    heads = "".join(f"<span>{escape(name)}</span>" for name in columns)
     return (
         f'<figure class="full-size"><figcaption>{escape(title)}</figcaption>'
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(title)}"><img src="{source}" alt="{escape(words)}"></div>'
-        "</figure>"
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(title)}">'
+        f'<div class="sheet" style="grid-template-columns:repeat({len(columns)},1fr)">{heads}'
+        f'<img src="gradio_api/file={quote(path)}" alt="{escape(words)}"></div></div></figure>'
     )
 
 

@@ -33,7 +33,7 @@ class Page:
     def __init__(self, engine: Engine, visitors: Visitors, card: Path | None):
         self.engine, self.visitors, self.desk = engine, visitors, Desk(engine, visitors)
         form = Form(engine.adapter_names, card.read_text(encoding="utf-8") if card else "")
-        with gr.Blocks(title="foundir: restore a photo", analytics_enabled=False, delete_cache=(600, 3600)) as self.app:
+        with gr.Blocks(title="foundir: restore a photo", analytics_enabled=False) as self.app:
             _header()
             with gr.Tabs():
                 with gr.Tab("Restore", id="restore"):
@@ -58,8 +58,7 @@ def _header() -> None:
     picture = base64.b64encode((_HERE / "header.jpg").read_bytes()).decode()
     gr.HTML(
         '<header id="header"><div><h1>Restore a damaged photo</h1>'
-        "<p>Grain, blur, rain, haze, darkness, compression, or several at once: one model finds out what is wrong "
-        "and mends what it can. You need not tell it anything.</p></div>"
+        "<p>One model finds out what is wrong (grain, blur, rain, haze, darkness, compression) and mends what it can.</p></div>"
         f'<img src="data:image/jpeg;base64,{picture}" alt="A photo full of grain, left, and what the model made of it, right"></header>'
     )
 

@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image
 
 from ..io.photograph import Photo, as_type
-from ..io.pictures import change_map, contact_sheet
+from ..io.pictures import change_map
 
 # What a browser shows as it is; anything else gets a preview.
 SHOWN_AS_THEY_ARE = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 _WIDEST = 1600  # of maps, which are to be seen whole
 EXPERT_COLOURS = ((230, 120, 40), (40, 130, 220), (60, 170, 90))
-_CROP, _CROPS = 224, 3
+_CROP, _CROPS, _GAP = 224, 3, 6
 
 
 def preview(photo: Photo, folder: Path, name: str, size: tuple[int, int] | None = None) -> str:
@@ -71,26 +71,26 @@ def experts(weights: Any, size: tuple[int, int]) -> tuple[Image.Image, list[floa
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST), inside.mean(axis=(1, 2)).tolist()
 
 
-def crops(before: Photo, estimate: np.ndarray | None, after: Photo) -> Image.Image:
-    """The places that changed most, at full size: before, first estimate, after.
+def crops(before: Photo, estimate: np.ndarray | None, after: Photo) -> tuple[Image.Image, list[str]]:
+    """The places that changed most, at full size, one a row, with nothing between them; and what the columns are.
 
     Args:
         before: Enlarged to `after` if need be.
-        estimate: `(height, width, 3)`, `uint8`, of the size of `after` or larger.
+        estimate: `(height, width, 3)`, `uint8`, of the size of `after` or larger; without one there are two columns.
         after: The result.
     """
     new = after.image.convert("RGB")
     old = before.image.convert("RGB")
     old = old if old.size == new.size else old.resize(new.size, Image.Resampling.BICUBIC)
+    columns = {"Before": old, "First estimate": Image.fromarray(estimate) if estimate is not None else None, "Finished": new}
+    columns = {name: picture for name, picture in columns.items() if picture is not None}
     side = min(_CROP, *new.size)
-    cells = []
-    for left, top in _most_changed(old, new, side):
-        box = (left, top, left + side, top + side)
-        cells.append(("before", old.crop(box)))
-        if estimate is not None:
-            cells.append(("first estimate", Image.fromarray(np.ascontiguousarray(estimate[top : top + side, left : left + side]))))
-        cells.append(("finished", new.crop(box)))
-    return contact_sheet(cells, columns=2 + (estimate is not None), width=side)
+    places = _most_changed(old, new, side)
+    sheet = Image.new("RGBA", (len(columns) * (side + _GAP) - _GAP, len(places) * (side + _GAP) - _GAP))
+    for row, (left, top) in enumerate(places):
+        for column, picture in enumerate(columns.values()):
+            sheet.paste(picture.crop((left, top, left + side, top + side)), (column * (side + _GAP), row * (side + _GAP)))
+    return sheet, list(columns)
 
 
 def _most_changed(old: Image.Image, new: Image.Image, side: int) -> list[tuple[int, int]]:

@@ -36,8 +36,9 @@ def build_space(folder: Path) -> list[Path]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: must be a new or an empty folder.")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("app.py", "README.md", "requirements.txt"):
+    for name in ("app.py", "README.md"):
         shutil.copyfile(source / name, folder / name)
+    (folder / "requirements.txt").write_text("\n".join(requirements()) + "\n", encoding="utf-8")
     for name in ("LICENSE", "model_card.md"):
         shutil.copyfile(REPOSITORY / name, folder / name)
     for picture in pictures_of(REPOSITORY / "model_card.md"):

@@ -9,9 +9,12 @@ import signal
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .engine import is_zero_gpu
+
+if TYPE_CHECKING:
+    from .visitors import Visitors
 
 # Whatever else a process does with gradio: the page calls nobody.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -51,8 +54,15 @@ def serve(
         page = _page(checkpoint, device, adapters, root)
         if is_zero_gpu():  # which sees only what the main thread puts on its GPU before the launch
             page.engine.load()
+            page.engine.wait_until_ready()  # raises what kept it from loading
         page.app.launch(
-            server_name=host, server_port=port, inbrowser=open_browser, prevent_thread_lock=True, share=False, **launch_options()
+            server_name=host,
+            server_port=port,
+            inbrowser=open_browser,
+            prevent_thread_lock=True,
+            share=False,
+            app_kwargs={"middleware": [_middleware(page.visitors)]},
+            **launch_options(),
         )
         if page.app.mcp_server_obj is not None:  # gradio 6.31 makes no list of files of a tool's links
             page.app.mcp_server_obj.tool_to_endpoint.pop("batch", None)
@@ -95,6 +105,14 @@ def launch_options() -> dict[str, Any]:
         # A tool for language models as well, where gradio has what it needs for it: `pip install 'gradio[mcp]'`.
         "mcp_server": importlib.util.find_spec("mcp") is not None,
     }
+
+
+def _middleware(visitors: Visitors) -> Any:
+    from starlette.middleware import Middleware as Entry
+
+    from .middleware import Middleware
+
+    return Entry(Middleware, visitors=visitors)
 
 
 def _page(checkpoint: str, device: str, adapters: str | Path | None, root: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 _NO_LINKS = "Please upload the photo itself; this server fetches nothing from elsewhere."
+_NOT_HERE = "`{}` is not on this server: it was never uploaded, or has been deleted meanwhile. Please upload it."
 
 
 def as_uploaded(component: Any) -> None:
@@ -18,8 +20,11 @@ def as_uploaded(component: Any) -> None:
     a word for the visitor on a file that is none. Not a subclass: gradio writes a file beside the source of every one."""
     take = component.async_move_resource_to_block_cache
 
-    async def take_uploaded(path: Any) -> str | None:
-        return await take(_behind(path) if isinstance(path, str) and re.match(r"https?:", path, re.I) else path)
+    async def take_uploaded(path: str) -> str | None:
+        file = Path(_behind(path) if re.match(r"https?:", path, re.I) else path)
+        if not file.is_file():
+            raise gr.Error(html.escape(_NOT_HERE.format(file.name)), title="PhotoError", print_exception=False)
+        return await take(str(file))
 
     component.async_move_resource_to_block_cache = take_uploaded
     if isinstance(component, gr.Image):

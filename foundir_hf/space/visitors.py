@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from .work import StoppedError, Work
 
 # Results that are kept of an open page.
 _KEPT = 8
+# What nobody uses, such as an upload that no call followed, goes after this many seconds, or earlier if there is no room.
+_UNUSED_SECONDS = 600
+DISK_MEGABYTES = 4000  # of everybody's files together; with more there is no room for uploads
 
 
 @dataclass(eq=False)
@@ -146,17 +149,29 @@ class Visitors:
 
     def sweep(self) -> None:
         """Removes who has done nothing for an hour, of the calls that have been answered all but the latest, and files that nobody has
-        claimed for an hour."""
+        used for ten minutes."""
         now = time.monotonic()
         with self._lock:
             answered = [call for call in self._calls if not call.is_busy]
             idle = answered + [page for page in self._pages.values() if not page.is_busy]
         self._remove([*answered[:-CALLS_KEPT], *(visitor for visitor in idle if now - visitor.seen > IDLE_SECONDS)])
-        with self._lock:
-            claimed = {visitor.folder for visitor in self._all()} | {Path(upload).parent for upload in self._uploads()}
-        for path in self.root.iterdir() if self.root.is_dir() else ():
-            if path not in claimed and path.resolve() not in self._own and _age(path) > IDLE_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
+        for path in self._unused():
+            if _age(path) > _UNUSED_SECONDS:
+                _delete(path)
+
+    def make_room(self) -> bool:
+        """Whether there is room for an upload; for that, what nobody uses goes, the oldest first."""
+        excess = sum(_size(path) for path in self._entries()) - DISK_MEGABYTES * 1e6
+        for path in sorted(self._unused(), key=_age, reverse=True) if excess > 0 else ():
+            excess -= _size(path)
+            _delete(path)
+            if excess <= 0:
+                break
+        return excess <= 0
+
+    def holds(self, path: str) -> bool:
+        """Whether a path is one of visitors' files, or was."""
+        return Path(path).resolve().is_relative_to(self.root.resolve())
 
     def remember(self, visitor: Visitor, path: str, photo: Photo) -> None:
         """Keeps a decoded photograph with who sent it; if all of them take too much memory, those of who did nothing for longest go."""
@@ -177,7 +192,7 @@ class Visitors:
             visitor.uploads.discard(upload)
             if upload in self._uploads():
                 return
-        self._delete(upload)
+        self._delete_upload(upload)
 
     def close(self) -> None:
         """Stops everybody's work."""
@@ -185,6 +200,15 @@ class Visitors:
 
     def __len__(self) -> int:
         return len(self._all())
+
+    def _entries(self) -> list[Path]:
+        return list(self.root.iterdir()) if self.root.is_dir() else []
+
+    def _unused(self) -> list[Path]:
+        """Folders of uploads that are nobody's, and files that uploads which broke off have left."""
+        with self._lock:
+            used = {visitor.folder for visitor in self._all()} | {Path(upload).parent for upload in self._uploads()}
+        return [path for path in self._entries() if path not in used and path.resolve() not in self._own]
 
     def _folder(self) -> Path:
         return self.root / secrets.token_urlsafe(16)
@@ -195,10 +219,10 @@ class Visitors:
     def _all(self) -> list[Visitor]:
         return [*self._pages.values(), *self._calls]
 
-    def _delete(self, upload: str) -> None:
+    def _delete_upload(self, upload: str) -> None:
         """A file that gradio keeps in a folder of its own."""
         path = Path(upload).resolve()
-        if path.is_relative_to(self.root.resolve()) and path not in self._own:
+        if self.holds(upload) and path not in self._own:
             path.unlink(missing_ok=True)
 
     def _remove(self, gone: Iterable[Visitor]) -> None:
@@ -215,7 +239,7 @@ class Visitors:
                 # What was being written as they left makes the folder again.
                 threading.Thread(target=_remove_after, args=(unfinished, visitor.folder), daemon=True).start()
             for upload in visitor.uploads - shared:
-                self._delete(upload)
+                self._delete_upload(upload)
 
 
 def _bytes(photo: Photo) -> int:
@@ -227,6 +251,22 @@ def _remove_after(works: list[Work], folder: Path) -> None:
         work.cancel()
         work.wait()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder, which may vanish meanwhile."""
+    size = 0
+    for file in path.rglob("*") if path.is_dir() else (path,):
+        with suppress(FileNotFoundError):
+            size += file.stat().st_size if file.is_file() else 0
+    return size
 
 
 def _age(path: Path) -> float:

@@ -19,7 +19,6 @@ from foundir_hf.io.record import read_record
 from foundir_hf.pipelines.memory_foundir import KINDS, LIBRARIES, cast_nbytes, count, nbytes, parse_bytes
 from foundir_hf.pipelines.pipeline_foundir import FoundIRPipeline, decode_latents
 from foundir_hf.pipelines.tiling_foundir import TileGrid
-from foundir_hf.restoration.photo import restore_photo
 
 
 def seeded(seed: int = 0) -> torch.Generator:

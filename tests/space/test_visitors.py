@@ -149,23 +149,41 @@ def test_who_does_nothing_for_an_hour_has_left_and_who_is_served_has_not(tmp_pat
     assert busy.is_gone
 
 
-def test_uploads_that_nobody_claims_go_after_an_hour_and_the_page_s_own_pictures_never(tmp_path):
+def test_files_that_nobody_uses_go_after_a_while_and_the_page_s_own_pictures_never(tmp_path):
     visitors = Visitors(tmp_path)
     own = tmp_path / "example" / "rain.jpg"
     own.parent.mkdir()
     own.write_bytes(b"example")
     visitors.settle()
-    for folder in ("old", "new", "claimed"):
+    for folder in ("old", "new", "used"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "photo.png").write_bytes(b"photo")
-    visitors.of("ann").uploads |= {str(tmp_path / "claimed" / "photo.png"), str(own)}
-    for folder in ("old", "claimed", "example"):
-        os.utime(tmp_path / folder, (1, 1))
+    (tmp_path / "broken off").write_bytes(b"half a photo")
+    visitors.of("ann").uploads |= {str(tmp_path / "used" / "photo.png"), str(own)}
+    for name in ("old", "used", "example", "broken off"):
+        os.utime(tmp_path / name, (1, 1))
     visitors.sweep()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["claimed", "example", "new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["example", "new", "used"]
     visitors.leave("ann")  # who had uploaded one of the examples
     assert own.read_bytes() == b"example"
-    assert not (tmp_path / "claimed" / "photo.png").exists()
+    assert not (tmp_path / "used" / "photo.png").exists()
+
+
+def test_room_for_uploads_is_made_of_what_nobody_uses_the_oldest_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "DISK_MEGABYTES", 3)
+    visitors = Visitors(tmp_path)
+    for age, name in enumerate(["newest", "newer", "old", "used"]):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "photo.png").write_bytes(bytes(1_000_000))
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    visitors.of("ann").uploads.add(str(tmp_path / "used" / "photo.png"))
+    assert visitors.make_room()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["newer", "newest", "used"]
+    (visitors.of("ann").room() / "result.png").write_bytes(bytes(3_000_000))
+    assert not visitors.make_room()  # what is used stays
+    assert (tmp_path / "used" / "photo.png").exists()
+    visitors.leave("ann")
+    assert visitors.make_room()
 
 
 def test_finished_work_is_not_kept_for_its_visitor(tmp_path):
