@@ -74,13 +74,13 @@ def write_sheet(tasks: Sequence[Task], path: Path, images: Sequence[Path] | None
 
     from ..data.photos import list_photos
     from ..evaluation.damage import degrade_image
+    from ..evaluation.files import read_rgb
     from ..evaluation.suites import SAMPLES
-    from ..photo import read_photo
     from ..pictures import contact_sheet, write_picture
 
     files = images or list_photos(SAMPLES)
     size = (WIDTH, WIDTH * 2 // 3)
-    photos = [np.asarray(ImageOps.fit(read_photo(file).image.convert("RGB"), size, Image.Resampling.LANCZOS)) for file in files]
+    photos = [np.asarray(ImageOps.fit(Image.fromarray(read_rgb(file)), size, Image.Resampling.LANCZOS)) for file in files]
     cells = []
     for number, task in enumerate(tqdm(tasks, desc="degrading", disable=None)):
         which = number % len(files)

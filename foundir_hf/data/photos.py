@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..files import IMAGE_SUFFIXES
-from .samples import Sample, SampleError, Source, cut
+from .samples import Sample, SampleError, Source, cut, sample_file
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class CleanFiles(Source):
         return (path.relative_to(self.root) if self.root else path).as_posix()
 
     def encoded(self, index: int) -> tuple[bytes, bytes | None]:
-        return self.paths[index].read_bytes(), None
+        return sample_file(self.name(index), self.paths[index]), None
 
 
 class PhotoBank:

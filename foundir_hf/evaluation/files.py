@@ -9,12 +9,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..photo import PhotoError, read_photo
+from ..formats.decoder import Decoder
+from ..photo import PhotoError
+
+_DECODER = Decoder()
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """`(height, width, 3)`, `uint8`, upright. Raises [`~foundir_hf.photo.PhotoError`]."""
-    return np.asarray(read_photo(path).image.convert("RGB"))
+    """`(height, width, 3)`, `uint8`, upright, decoded in a process of its own. Raises [`~foundir_hf.photo.PhotoError`], `TimeoutError`."""
+    try:
+        return np.asarray(_DECODER.read(path).image.convert("RGB"))
+    except MemoryError:
+        raise PhotoError(f"{path}: cannot be read: out of memory") from None
 
 
 def photo_size(path: Path) -> tuple[int, int]:
