@@ -22,7 +22,7 @@ from PIL import Image
 from foundir_hf.cli import main
 from foundir_hf.photo import read_photo
 from foundir_hf.space.examples import EXAMPLES
-from foundir_hf.space.limits import UPLOAD_MEGABYTES
+from foundir_hf.space.limits import PAGE_LIMITS
 
 APP = Path(__file__).parents[1] / "space" / "app.py"
 CHROMIUM_ARGUMENTS = [
@@ -354,7 +354,7 @@ def test_the_second_visitor_is_told_how_long_it_takes(browser, page, address, ph
 @pytest.mark.browser
 def test_without_a_photo_there_is_nothing_to_press(page):
     assert page.locator("#restore").is_disabled()
-    assert f"up to {UPLOAD_MEGABYTES} MB; results up to 24 megapixels" in page.locator("#notice").inner_text()
+    assert f"up to {PAGE_LIMITS.megabytes} MB; results up to 24 megapixels" in page.locator("#notice").inner_text()
     page.locator("#examples button").nth(5).wait_for()
     assert page.locator("#examples button").count() == len(EXAMPLES) == 6
 
@@ -603,7 +603,7 @@ def test_language_models_get_two_tools_that_take_an_upload_and_open_nothing_else
 def test_a_file_over_the_limit_is_refused_while_it_is_uploaded(server):
     boundary = "foundir"
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="huge.png"\r\n\r\n'.encode()
-    body = head + bytes((UPLOAD_MEGABYTES + 1) * 1_000_000) + f"\r\n--{boundary}--\r\n".encode()
+    body = head + bytes((PAGE_LIMITS.megabytes + 1) * 1_000_000) + f"\r\n--{boundary}--\r\n".encode()
     request = urllib.request.Request(
         f"{server[0]}gradio_api/upload", body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}, method="POST"
     )

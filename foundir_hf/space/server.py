@@ -11,7 +11,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from ..formats.limits import Limits
 from .engine import is_zero_gpu
+from .limits import PAGE_LIMITS, WAITING
 
 # Whatever else a process does with gradio: the page calls nobody.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -25,6 +27,7 @@ def serve(
     host: str | None = None,
     port: int | None = None,
     open_browser: bool = False,
+    limits: Limits = PAGE_LIMITS,
 ) -> None:
     """Shows the page until Ctrl-C or SIGTERM.
 
@@ -35,6 +38,7 @@ def serve(
         host: Address to listen on; left out, this machine only, or what `GRADIO_SERVER_NAME` says.
         port: Left out, 7860 or the next that is free, or what `GRADIO_SERVER_PORT` says.
         open_browser: Open the page too.
+        limits: What a photograph may take; pixels of the result too, seconds for reading it.
 
     Raises:
         OSError: If the port is taken.
@@ -48,11 +52,16 @@ def serve(
     old = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
     page = None
     try:
-        page = _page(checkpoint, device, adapters, root)
+        page = _page(checkpoint, device, adapters, root, limits)
         if is_zero_gpu():  # which sees only what the main thread puts on its GPU before the launch
             page.engine.load()
         page.app.launch(
-            server_name=host, server_port=port, inbrowser=open_browser, prevent_thread_lock=True, share=False, **launch_options()
+            server_name=host,
+            server_port=port,
+            inbrowser=open_browser,
+            prevent_thread_lock=True,
+            share=False,
+            **launch_options(limits),
         )
         if page.app.mcp_server_obj is not None:  # gradio 6.31 makes no list of files of a tool's links
             page.app.mcp_server_obj.tool_to_endpoint.pop("batch", None)
@@ -78,9 +87,8 @@ def serve(
             signal.signal(number, handler)
 
 
-def launch_options() -> dict[str, Any]:
+def launch_options(limits: Limits = PAGE_LIMITS) -> dict[str, Any]:
     """Gradio's, the same wherever the page runs."""
-    from .limits import UPLOAD_MEGABYTES
     from .theme import theme
 
     here = Path(__file__).parent
@@ -89,7 +97,7 @@ def launch_options() -> dict[str, Any]:
         "theme": theme(),
         "head": f"<style>{style}</style><script>{script}</script>",
         "css_paths": here / "page.css",
-        "max_file_size": UPLOAD_MEGABYTES * 1_000_000,
+        "max_file_size": int(limits.megabytes * 1_000_000),
         "ssr_mode": False,
         "footer_links": ["api", "settings"],
         # A tool for language models as well, where gradio has what it needs for it: `pip install 'gradio[mcp]'`.
@@ -97,15 +105,14 @@ def launch_options() -> dict[str, Any]:
     }
 
 
-def _page(checkpoint: str, device: str, adapters: str | Path | None, root: Path) -> Any:
+def _page(checkpoint: str, device: str, adapters: str | Path | None, root: Path, limits: Limits) -> Any:
     from .about import model_card
     from .engine import Engine
-    from .limits import WAITING
     from .page import Page
     from .visitors import Visitors
 
     engine = Engine(checkpoint, device, Path(adapters) if adapters else None)
-    page = Page(engine, Visitors(root), model_card())
+    page = Page(engine, Visitors(root), model_card(), limits)
     page.visitors.settle()
     # Calls beside the queue would know no limit.
     page.app.queue(max_size=4 * WAITING, default_concurrency_limit=8, api_open=False)
