@@ -424,6 +424,15 @@ def test_damaged_exif_is_dropped_with_a_line_and_the_photograph_is_not(tmp_path,
     assert read.metadata.exif is None
 
 
+@pytest.mark.parametrize(("place", "notes"), [(38, ()), (9999, ("a part of its EXIF is damaged",))])
+def test_a_damaged_directory_below_is_told_and_an_empty_one_is_not(tmp_path, photo, place, notes):
+    directories = struct.pack("<HHHIIHHIII", 2, 0x8769, 4, 1, 38, 0x8825, 4, 1, place, 0) + bytes(6)
+    photo.save(tmp_path / "in.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0" + directories)
+    read = read_photo(tmp_path / "in.jpg")
+    assert read.notes == notes
+    assert read.metadata.exif == b"II*\0\x08\0\0\0" + directories
+
+
 @needs_exiftool
 @pytest.mark.parametrize("target", WITH_EXIF)
 def test_what_was_done_is_written_beside_what_was_there(tmp_path, photo, target):
