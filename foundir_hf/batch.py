@@ -261,9 +261,9 @@ class Batch:
         record = work.record
         try:
             manifest.append({**record, "status": "writing"})  # before the file is there: whoever goes on after a kill knows it
-            notes = [*work.photo.notes, *self.write(work.photo, work.job.target)]
+            notes = self.write(work.photo, work.job.target)
             record = {**record, "status": "restored", "output_sha256": file_sha256(work.job.target), "settings": self.settings}
-            record |= {"notes": notes} if notes else {}
+            record |= {"notes": list(notes)} if notes else {}
             manifest.append(record)
         except Exception as error:
             return self._failed(manifest, work.job, work.record, error)

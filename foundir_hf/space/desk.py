@@ -137,7 +137,7 @@ class Desk:
             job.step()
             size = restored.photo.size
             before, after = pictures.preview(photo, room, "before", size), pictures.preview(restored.photo, room, "after")
-            return Finished(photo, restored, file, (*photo.notes, *notes), before, after, size, kept is not None)
+            return Finished(photo, restored, file, notes, before, after, size, kept is not None)
 
         return Job(self.engine, self.engine.expected_seconds(photo.size, settings) or 1.0, work)
 
