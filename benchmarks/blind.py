@@ -22,10 +22,10 @@ from tqdm.auto import tqdm
 
 from foundir_hf import load_pipeline
 from foundir_hf.cli import quiet_libraries
+from foundir_hf.io.decoder import read_rgb
 from foundir_hf.io.files import write_whole
 from foundir_hf.io.folder import list_photos
 from foundir_hf.io.pictures import contact_sheet, write_picture
-from foundir_hf.io.reading import read_rgb
 
 PAIRS_A_PAGE = 6
 

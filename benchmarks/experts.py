@@ -26,10 +26,10 @@ from foundir_hf.evaluation.suites import SAMPLES, folder_suite
 from foundir_hf.evaluation.tables import markdown_table
 from foundir_hf.hub import checkpoint_hashes, resolve_checkpoint
 from foundir_hf.interpret import EXPERTS, record_routing, without_expert
+from foundir_hf.io.decoder import read_rgb
 from foundir_hf.io.files import write_whole
 from foundir_hf.io.folder import list_photos
 from foundir_hf.io.pictures import contact_sheet, write_picture
-from foundir_hf.io.reading import read_rgb
 
 OFF = {"nothing": None, **{f"without {expert}": expert for expert in EXPERTS}}
 

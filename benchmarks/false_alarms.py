@@ -28,10 +28,10 @@ from foundir_hf.data.samples import seed_of
 from foundir_hf.evaluation.baselines import estimate_sigma
 from foundir_hf.evaluation.tables import markdown_table
 from foundir_hf.hub import checkpoint_hashes, resolve_checkpoint
+from foundir_hf.io.decoder import read_rgb
 from foundir_hf.io.files import write_whole
 from foundir_hf.io.folder import list_photos
 from foundir_hf.io.pictures import contact_sheet, write_picture
-from foundir_hf.io.reading import read_rgb
 from foundir_hf.training.objectives import WRONG_TONES
 
 SIZE = 512  # pixels of the longest side

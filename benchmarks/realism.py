@@ -23,10 +23,10 @@ from foundir_hf.data.tasks import get_task
 from foundir_hf.diagnosis import load_classifier
 from foundir_hf.evaluation.degradation import degrade_image
 from foundir_hf.evaluation.tables import markdown_table
+from foundir_hf.io.decoder import read_rgb
 from foundir_hf.io.files import write_whole
 from foundir_hf.io.folder import list_photos
 from foundir_hf.io.pictures import contact_sheet, write_picture
-from foundir_hf.io.reading import read_rgb
 
 # Real pairs, and which of our sub-tasks ought to look like them.
 FAMILIES = {

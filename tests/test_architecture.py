@@ -138,6 +138,7 @@ def test_the_space_and_the_scripts_use_the_public_names_only():
     public = {
         "foundir_hf",
         "foundir_hf.cli",
+        "foundir_hf.space.limits",
         "foundir_hf.space.server",
         "foundir_hf.training.build",
         "foundir_hf.training.config",

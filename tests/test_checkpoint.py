@@ -23,8 +23,8 @@ from foundir_hf.evaluation.demo import SAMPLES
 from foundir_hf.evaluation.metrics import psnr
 from foundir_hf.hub import resolve_checkpoint
 from foundir_hf.interpret import EXPERTS, without_expert
+from foundir_hf.io.decoder import read_rgb
 from foundir_hf.io.folder import list_photos
-from foundir_hf.io.reading import read_rgb
 
 COMPONENTS = ("lq_encoder", "unet", "vae", "tone")
 # What a patch cannot know: drifting haze, cloud, shadow, flare, stains, creases, drops, uneven light, moire, colour blotches, veils, age.

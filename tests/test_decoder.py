@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from foundir_hf.cli import main
+from foundir_hf.curation.cleaning import read_manifest
 from foundir_hf.io.decoder import Decoder
 from foundir_hf.io.limits import Limits
 from foundir_hf.io.photograph import Metadata, Photo, PhotoError
@@ -95,3 +96,24 @@ def test_verbs_that_look_at_photographs_have_them_decoded_there(photo, tmp_path,
     assert main([verb[0], "one.png", *verb[1:]]) == 0
     assert main([verb[0], "one.png", *verb[1:], "--max-seconds", "0", *(["--overwrite"] if verb[0] == "degrade" else [])]) == 2
     assert capsys.readouterr().err == "foundir: one.png: reading it took longer than 0 seconds (--max-seconds).\n"
+
+
+def test_so_have_verbs_that_read_folders_and_no_file_there_ends_them(photo, tmp_path, monkeypatch, capsys):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    photo.save("photos/good.png")
+    os.mkfifo("photos/pipe.png")  # nobody ever writes into it
+    for module in ("formats.reading", "data.samples"):
+        monkeypatch.setattr(f"foundir_hf.{module}.decode_photo", None)
+    assert main(["pack", "photos", "-o", "shards"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "skipped pipe.png: cannot be read: is no file"
+    assert main(["clean", "photos", "-o", "clean.json", "--sheet", "sheet.png"]) == 0
+    said = {name: verdict.reasons for name, verdict in read_manifest("clean.json").items()}
+    assert said["pipe.png"] == ("cannot be read: is no file",)
+    assert not any("cannot be read" in reason for reason in said["good.png"])
+    assert main(["tasks", "--sheet", "tasks.png", "--image", "photos/good.png", "--family", "noise"]) == 0  # by what `evaluate` reads with
+    assert main(["clean", "photos", "-o", "clean.json", "--max-seconds", "0"]) == 0
+    assert read_manifest("clean.json")["good.png"].reasons == ("reading it took longer than 0 seconds (--max-seconds)",)
+    capsys.readouterr()
+    assert main(["pack", "photos", "-o", "none", "--max-megabytes", "0.001"]) == 2
+    assert "None of the 2 samples can be decoded" in capsys.readouterr().err

@@ -427,6 +427,15 @@ def test_damaged_exif_is_dropped_with_a_line_and_the_photograph_is_not(tmp_path,
     assert read.metadata.exif is None
 
 
+@pytest.mark.parametrize(("place", "notes"), [(38, ()), (9999, ("a part of its EXIF is damaged",))])
+def test_a_damaged_directory_below_is_told_and_an_empty_one_is_not(tmp_path, photo, place, notes):
+    directories = struct.pack("<HHHIIHHIII", 2, 0x8769, 4, 1, 38, 0x8825, 4, 1, place, 0) + bytes(6)
+    photo.save(tmp_path / "in.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0" + directories)
+    read = read_photo(tmp_path / "in.jpg")
+    assert read.notes == notes
+    assert read.metadata.exif == b"II*\0\x08\0\0\0" + directories
+
+
 @needs_exiftool
 @pytest.mark.parametrize("target", WITH_EXIF)
 def test_what_was_done_is_written_beside_what_was_there(tmp_path, photo, target):
@@ -541,11 +550,12 @@ def test_segments_of_a_jpeg_are_kept_or_told(tmp_path, photo):
         "108 bytes behind its picture (a film, say) cannot be kept",
         "its content credentials (C2PA) are of the picture as it was and cannot be kept",
     )
-    assert write_photo(read.changed(), tmp_path / "out.jpg") == ()
+    assert write_photo(read, tmp_path / "same.jpg") == ()  # to the byte: there all of it is kept
+    assert write_photo(read.changed(), tmp_path / "out.jpg") == read.notes
     again = read_photo(tmp_path / "out.jpg")
     assert set(again.metadata.segments) == {*own[:2], own[3]}
     assert again.metadata.comment == b"one"
-    assert write_photo(read, tmp_path / "out.png") == ("PNG cannot hold its comment, cameras' own segments",)
+    assert write_photo(read, tmp_path / "out.png") == (*read.notes, "PNG cannot hold its comment, cameras' own segments")
     write_photo(read, tmp_path / "nowhere.jpg", metadata="strip-gps")
     assert read_photo(tmp_path / "nowhere.jpg").metadata.segments == ()
 

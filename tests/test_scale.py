@@ -140,20 +140,6 @@ def test_what_would_be_lost_is_refused_before_any_work(photos, out, tmp_path):
             plan_transfers([source], source)
 
 
-def test_a_remote_manifest_survives_a_kill_between_its_parts(out):
-    url = f"file://{out}"
-    manifest = RemoteManifest(url)
-    manifest.append({"output": "a.png", "status": "restored"})
-    manifest.flush()
-    manifest.append({"output": "b.png", "status": "restored"})  # never written: killed here
-    assert sorted(path.name for path in out.iterdir()) == ["foundir-00000000.jsonl"]
-    with RemoteManifest(url) as again:
-        assert set(again.records) == {"a.png"}
-        again.append({"output": "c.png", "status": "restored"})
-    assert sorted(path.name for path in out.iterdir()) == [MANIFEST]
-    assert set(read_records(out)) == {"a.png", "c.png"}
-
-
 def test_the_command_line_goes_on_where_the_other_engine_stopped(photos, out, checkpoint, capsys):
     arguments = ["restore", str(photos), "-o", str(out), "--checkpoint", str(checkpoint)]
     assert main(["restore", str(photos / "deep"), "-o", str(out / "deep"), *arguments[4:]]) == 0

@@ -22,7 +22,7 @@ from PIL import Image
 from foundir_hf.cli import main
 from foundir_hf.io.reading import read_photo
 from foundir_hf.space.examples import EXAMPLES
-from foundir_hf.space.limits import BATCH_MEGABYTES, UPLOAD_MEGABYTES
+from foundir_hf.space.limits import PAGE_LIMITS, batch_megabytes
 
 APP = Path(__file__).parents[1] / "space" / "app.py"
 CHROMIUM_ARGUMENTS = [
@@ -354,7 +354,7 @@ def test_the_second_visitor_is_told_how_long_it_takes(browser, page, address, ph
 @pytest.mark.browser
 def test_without_a_photo_there_is_nothing_to_press(page):
     assert page.locator("#restore").is_disabled()
-    assert f"up to {UPLOAD_MEGABYTES} MB; results up to 24 megapixels" in page.locator("#notice").inner_text()
+    assert f"up to {PAGE_LIMITS.megabytes} MB; results up to 24 megapixels" in page.locator("#notice").inner_text()
     page.locator("#examples button").nth(5).wait_for()
     assert page.locator("#examples button").count() == len(EXAMPLES) == 6
 
@@ -631,8 +631,8 @@ def begin_upload(address: str, megabytes: int, content: bytes) -> socket.socket:
 @pytest.mark.parametrize(
     ("megabytes", "sent", "told"),
     [
-        (UPLOAD_MEGABYTES + 10, UPLOAD_MEGABYTES + 1, "File size exceeded maximum allowed size"),
-        (BATCH_MEGABYTES + 10, 0, f"exceed the maximum allowed size: {BATCH_MEGABYTES} MB in one upload"),
+        (PAGE_LIMITS.megabytes + 10, PAGE_LIMITS.megabytes + 1, "File size exceeded maximum allowed size"),
+        (batch_megabytes(PAGE_LIMITS) + 10, 0, f"exceed the maximum allowed size: {batch_megabytes(PAGE_LIMITS):g} MB in one upload"),
     ],
 )
 def test_what_is_over_the_limits_is_refused_while_it_is_uploaded(server, megabytes, sent, told):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import UsageError, check_writable, whole
+from .common import UsageError, check_writable, limit_options, limits, whole
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands) -> None:
-    parser = commands.add_parser("clean", help="find photographs that are no ground truth, and for which tasks")
+    parser = commands.add_parser("clean", parents=[limit_options()], help="find photographs that are no ground truth, and for which tasks")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="photographs; none of them is touched")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="manifest to write (JSON), for training to read")
     parser.add_argument("--rules", type=Path, metavar="FILE", help="rules (YAML) instead of the built-in ones; see docs/cleaning.md")
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
         _check_outputs(arguments, source.paths)
         if paired:  # several tasks share their clean photographs: dropping the repeats would take the pairs of all but the first
             rules = tuple(rule for rule in rules if rule.score != NEAREST)
-        verdicts = clean(source.paths, rules, metrics=metrics, workers=arguments.workers)
+        verdicts = clean(source.paths, rules, metrics=metrics, workers=arguments.workers, limits=limits(arguments))
         named = {source.name(index): verdict for index, verdict in enumerate(verdicts)}
         write_manifest(arguments.output, named, rules)
         if arguments.sheet is not None:
@@ -82,9 +82,10 @@ def summary(verdicts: Mapping[str, Verdict], rules: Sequence[Rule]) -> str:
 
 def write_sheet(path: Path, folder: Path, verdicts: Mapping[str, Verdict], most: int = 30, columns: int = 10, width: int = 160) -> None:
     """Writes a contact sheet: dropped photographs, those with each defect, those fit for every task; evenly chosen if more than `most`."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     from ..curation.cleaning import DEFECTS
+    from ..io.decoder import read_rgb
     from ..io.pictures import contact_sheet, write_picture
 
     groups = {"dropped": [name for name, v in verdicts.items() if v.dropped and v.scores]}
@@ -95,9 +96,7 @@ def write_sheet(path: Path, folder: Path, verdicts: Mapping[str, Verdict], most:
     for group, names in groups.items():
         chosen = names if len(names) <= most else [names[i * len(names) // most] for i in range(most)]
         for name in chosen:
-            with Image.open(folder / name) as image:
-                image.draft("RGB", (4 * width, 4 * width))
-                picture = ImageOps.exif_transpose(image).convert("RGB")
+            picture = Image.fromarray(read_rgb(folder / name))
             scale = min(blank.width / picture.width, blank.height / picture.height)
             # `ImageOps.pad` would make a strip of 400 x 1 no pixel high.
             picture = picture.resize((max(1, round(scale * picture.width)), max(1, round(scale * picture.height))))

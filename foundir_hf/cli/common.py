@@ -92,16 +92,17 @@ def check_writable(folder: Path) -> None:
         raise UsageError(f"{folder}: cannot be written.")
 
 
-def limit_options() -> Parser:
-    """`--max-megapixels`, `--max-megabytes`, `--max-seconds`; see [`limits`]."""
+def limit_options(
+    defaults: Limits = DEFAULT_LIMITS,
+    *,
+    megapixels: str = "of a photograph, before it is decoded",
+    megabytes: str = "of a file, before it is read",
+    seconds: str = "for reading a file, and again for restoring it",
+) -> Parser:
+    """`--max-megapixels`, `--max-megabytes`, `--max-seconds`, and what their helps say that they are of; see [`limits`]."""
     parser = Parser(add_help=False)
-    given = (
-        ("megapixels", "of a photograph, before it is decoded"),
-        ("megabytes", "of a file, before it is read"),
-        ("seconds", "for reading a file, and again for restoring it"),
-    )
-    for name, what in given:
-        default = getattr(DEFAULT_LIMITS, name)
+    for name, what in (("megapixels", megapixels), ("megabytes", megabytes), ("seconds", seconds)):
+        default = getattr(defaults, name)
         parser.add_argument(
             f"--max-{name}", type=number(0, 1e12), default=default, metavar="N", help=f"refuse more {name} {what} (default: {default:g})"
         )

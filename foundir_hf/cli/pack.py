@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import UsageError, check_writable, whole
+from .common import UsageError, check_writable, limit_options, limits, whole
 
 
 def add_parser(commands) -> None:
-    parser = commands.add_parser("pack", help="write training data as tar shards (WebDataset)")
+    parser = commands.add_parser("pack", parents=[limit_options()], help="write training data as tar shards (WebDataset)")
     parser.add_argument("source", help="folder of photographs, pairs or shards, or hf://NAME[:SPLIT]")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="must not exist yet")
     parser.add_argument("--shard-megabytes", type=whole(1, 2**20), default=256, metavar="N", help="size of a shard (default: 256)")
@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
             image_format=arguments.format,
             quality=arguments.quality,
             max_side=arguments.max_side,
+            limits=limits(arguments),
         )
         *_, report = tqdm(reports, total=len(source), desc="packing", unit="sample", disable=None)
     except (ImportError, OSError, ValueError) as error:

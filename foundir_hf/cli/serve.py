@@ -6,11 +6,15 @@ import argparse
 import importlib.util
 from pathlib import Path
 
-from .common import UsageError, WorkError, whole
+from ..space.limits import PAGE_LIMITS
+from .common import UsageError, WorkError, limit_options, limits, whole
 
 
 def add_parser(commands) -> None:
-    parser = commands.add_parser("serve", help="show the web page: drop a photograph, restore, compare, download")
+    allowed = limit_options(
+        PAGE_LIMITS, megapixels="of a photograph and of its result", megabytes="of an upload", seconds="for reading a photograph"
+    )
+    parser = commands.add_parser("serve", parents=[allowed], help="show the web page: drop a photograph, restore, compare, download")
     parser.add_argument("--checkpoint", default="tiny", help="bundled name, folder or Hub repository (default: tiny)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument("--adapters", type=Path, metavar="DIR", help="folder whose sub-folders are the adapters that visitors may choose")
@@ -36,6 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
             host=arguments.host,
             port=arguments.port,
             open_browser=arguments.open,
+            limits=limits(arguments),
         )
     except ValueError as error:
         raise UsageError(str(error)) from error

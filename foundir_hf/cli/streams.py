@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ..io.files import IMAGE_SUFFIXES, is_url
-from ..io.limits import Limits
+from ..io.limits import DEFAULT_LIMITS, Limits
 
 # What stands for stdin or stdout on the command line.
 STREAM = Path("-")
@@ -38,8 +38,7 @@ def read_paths(path: Path) -> list[Path | str]:
 
 def suffix_by_content(path: Path) -> str | None:
     """The suffix of a photograph's format; none if it is not one that can be written, or no photograph."""
-    import PIL.Image
-
+    from ..io.formats.raster import open_picture
     from ..io.formats.raw import is_raw
     from ..io.formats.tiff import is_tiff
 
@@ -48,7 +47,7 @@ def suffix_by_content(path: Path) -> str | None:
             head = file.read(2**16)
         if is_raw(head) or is_tiff(head):  # Pillow knows only some
             return ".tiff"
-        with PIL.Image.open(path) as image:
+        with open_picture(path, DEFAULT_LIMITS) as image:
             suffix = ".jpeg" if image.format == "MPO" else f".{image.format}".lower()
     except Exception:  # told when it is read as a photograph
         return None

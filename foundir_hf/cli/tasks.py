@@ -73,13 +73,13 @@ def write_sheet(tasks: Sequence[Task], path: Path, images: Sequence[Path] | None
 
     from ..evaluation.degradation import degrade_image
     from ..evaluation.suites import SAMPLES
+    from ..io.decoder import read_rgb
     from ..io.folder import list_photos
     from ..io.pictures import contact_sheet, write_picture
-    from ..io.reading import read_photo
 
     files = images or list_photos(SAMPLES)
     size = (WIDTH, WIDTH * 2 // 3)
-    photos = [np.asarray(ImageOps.fit(read_photo(file).image.convert("RGB"), size, Image.Resampling.LANCZOS)) for file in files]
+    photos = [np.asarray(ImageOps.fit(Image.fromarray(read_rgb(file)), size, Image.Resampling.LANCZOS)) for file in files]
     cells = []
     for number, task in enumerate(tqdm(tasks, desc="degrading", disable=None)):
         which = number % len(files)

@@ -19,8 +19,10 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..data.samples import SampleError, decode_rgb
+from ..data.samples import SampleError, decode_file, sample_file
+from ..io.decoder import Decoder
 from ..io.files import write_whole
+from ..io.limits import DEFAULT_LIMITS, Limits
 from ..io.yaml_files import STRICT_KEYS, read_yaml
 from .duplicates import fingerprint, nearest_earlier
 from .quality import SCORES, score_photo
@@ -123,14 +125,16 @@ def clean(
     *,
     metrics: Mapping[str, Callable[[torch.Tensor], float]] | None = None,
     workers: int = 1,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> list[Verdict]:
-    """Scores and judges photographs; a file that cannot be read is dropped with its reason.
+    """Scores and judges photographs; a file that cannot be read, or crashes or hangs what decodes it, is dropped with its reason.
 
     Args:
         paths: Files; the verdicts are in their order. Of near-duplicates the first one stays.
         rules: See [`load_rules`].
         metrics: More scores, by name: each takes pixels `(3, H, W)`, uint8.
         workers: Threads. The result does not depend on it.
+        limits: What a file may take.
 
     Raises:
         ValueError: A rule asks for a score that is not computed.
@@ -140,15 +144,14 @@ def clean(
 
     def examine(path: Path) -> tuple[dict[str, float], np.ndarray] | str:
         try:
-            picture = decode_rgb(path.name, path.read_bytes())
-        except OSError as error:
-            return error.strerror or str(error)
+            data = sample_file(path.name, path, limits)
+            picture = decode_file(path.name, data, decoder.decode, limits).image.convert("RGB")
         except SampleError as error:
             return error.reason
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
         return score_photo(pixels) | {name: float(metric(pixels)) for name, metric in metrics.items()}, fingerprint(pixels)
 
-    with ThreadPoolExecutor(workers) as pool:
+    with Decoder() as decoder, ThreadPoolExecutor(workers) as pool:
         results = list(tqdm(pool.map(examine, paths), total=len(paths), desc="scoring photographs", mininterval=1))
     readable = [(path, *result) for path, result in zip(paths, results, strict=True) if not isinstance(result, str)]
     nearest = iter(nearest_earlier([code for _, _, code in readable]))

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from ..io.limits import DEFAULT_LIMITS, Limits
+from ..io.photograph import Photo, PhotoError
+from ..io.reading import decode_photo, read_file
+
+# The bytes of a picture file, what messages call it, what it may take -> the photograph: `decode_photo` here, `Decoder.decode` elsewhere.
+Decode = Callable[[bytes, str, Limits], Photo]
 MIN_SIDE = 16  # pixels: a crop of anything smaller is mostly its own mirror image
 
 
@@ -62,14 +68,24 @@ class Source(ABC):
     def encoded(self, index: int) -> tuple[bytes, bytes | None]:
         """The files of sample `index`: HQ, and LQ if there is one. Raises `OSError` or [`SampleError`]."""
 
+    def files(self, index: int) -> tuple[bytes, bytes | None]:
+        """[`encoded`]; raises [`SampleError`] for whatever is wrong."""
+        try:
+            return self.encoded(index)
+        except OSError as error:
+            raise SampleError(self.name(index), error.strerror or str(error)) from error
+
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`, decoded; raises [`SampleError`]."""
-        name = self.name(index)
-        try:
-            hq, lq = self.encoded(index)
-        except OSError as error:
-            raise SampleError(name, error.strerror or str(error)) from error
-        return decode_sample(name, hq, lq, self.task(index))
+        return decode_sample(self.name(index), *self.files(index), self.task(index))
+
+
+def sample_file(name: str, path: Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of a file of a sample. Raises [`SampleError`], for a FIFO too, which nobody waits for."""
+    try:
+        return read_file(path, limits)
+    except PhotoError as error:
+        raise _sample_error(name, path, error) from error
 
 
 def decode_sample(name: str, hq: bytes, lq: bytes | None, task: str | None) -> Sample:
@@ -78,16 +94,21 @@ def decode_sample(name: str, hq: bytes, lq: bytes | None, task: str | None) -> S
     FoundIR-v2 enlarges them too (its dataloader draws nearest, bilinear or bicubic).
     """
     clean = decode_rgb(name, hq)
-    if min(clean.size) < MIN_SIDE:
-        raise SampleError(name, f"{clean.width}x{clean.height} pixels, at least {MIN_SIDE} a side are needed")
-    if lq is None:
+    degraded = None if lq is None else decode_rgb(name, lq)
+    check_sides(name, clean, degraded)
+    if degraded is None:
         return Sample(name, _to_tensor(clean))
-    degraded = decode_rgb(name, lq)
     if degraded.size != clean.size:
-        if not is_smaller_copy(degraded.size, clean.size):
-            raise SampleError(name, f"LQ is {degraded.width}x{degraded.height}, no smaller copy of the {clean.width}x{clean.height} HQ")
         degraded = degraded.resize(clean.size, Image.Resampling.BICUBIC)
     return Sample(name, _to_tensor(clean), _to_tensor(degraded), task)
+
+
+def check_sides(name: str, hq: Image.Image, lq: Image.Image | None) -> None:
+    """Raises [`SampleError`] for pictures of which no sample can be made."""
+    if min(hq.size) < MIN_SIDE:
+        raise SampleError(name, f"{hq.width}x{hq.height} pixels, at least {MIN_SIDE} a side are needed")
+    if lq is not None and not is_smaller_copy(lq.size, hq.size):
+        raise SampleError(name, f"LQ is {lq.width}x{lq.height}, no smaller copy of the {hq.width}x{hq.height} HQ")
 
 
 def is_smaller_copy(size: tuple[int, int], full: tuple[int, int]) -> bool:
@@ -98,15 +119,21 @@ def is_smaller_copy(size: tuple[int, int], full: tuple[int, int]) -> bool:
 
 
 def decode_rgb(name: str, data: bytes) -> Image.Image:
-    """A picture file -> RGB, upright. Raises [`SampleError`]."""
+    """A picture file -> RGB, upright, decoded in this process. Raises [`SampleError`]."""
+    return decode_file(name, data, decode_photo).image.convert("RGB")
+
+
+def decode_file(name: str, data: bytes, decode: Decode, limits: Limits = DEFAULT_LIMITS) -> Photo:
+    """A picture file -> the photograph, by `decode`. Raises [`SampleError`]."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            picture = ImageOps.exif_transpose(image).convert("RGB")
-    except UnidentifiedImageError:
-        raise SampleError(name, "not an image of a known format") from None
-    except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
-        raise SampleError(name, f"cannot be decoded: {error}") from error
-    return picture
+        limits.check_bytes(len(data))
+        return decode(data, name, limits)
+    except (PhotoError, TimeoutError, MemoryError) as error:
+        raise _sample_error(name, name, error) from error
+
+
+def _sample_error(name: str, path: str | Path, error: Exception) -> SampleError:
+    return SampleError(name, str(error).removeprefix(f"{path}: ").rstrip(".") or "out of memory")
 
 
 def cut(sample: Sample, size: int, draws: Sequence[float], max_shrink: float = 6.0) -> tuple[torch.Tensor, torch.Tensor | None]:

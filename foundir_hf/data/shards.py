@@ -19,16 +19,27 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
+from ..io.decoder import Decoder
 from ..io.files import IMAGE_SUFFIXES
-from .samples import SampleError, Source, decode_sample
+from ..io.limits import DEFAULT_LIMITS, Limits
+from .samples import SampleError, Source, check_sides, decode_file
 
 logger = logging.getLogger(__name__)
 
 PAIRED = "paired"  # the task of pairs that do not say theirs
 ShardFormat = Literal["jpg", "png", "webp"]
-_PILLOW_FORMATS: dict[str, ShardFormat] = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+_FORMATS: dict[str, ShardFormat] = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+# What files of photographs begin with, and the format of those that may stay as they are.
+_BEGINNINGS: dict[bytes, ShardFormat | None] = {
+    b"\xff\xd8": "jpg",
+    b"\x89PNG": "png",
+    b"RIFF": "webp",
+    b"BM": None,
+    b"II": None,
+    b"MM": None,
+}
 
 
 def list_shards(folder: Path) -> list[Path]:
@@ -136,6 +147,7 @@ def pack(
     quality: int = 95,
     max_side: int | None = None,
     seed: int = 0,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[PackReport]:
     """Writes a source as tar shards, shuffled, so that readers who stream them meet all tasks. The same source gives the same bytes.
 
@@ -143,13 +155,14 @@ def pack(
     every sample. The folder appears when everything is written, or not at all.
 
     Args:
-        source: What to pack. What cannot be decoded is skipped.
+        source: What to pack. What cannot be decoded is skipped; it is decoded in a process of its own, which may crash.
         folder: Must not exist yet.
         shard_bytes: A shard ends with the sample that reaches this size.
         image_format: Left out: the format that all files have, or PNG if they differ.
         quality: Of JPEG files that are encoded anew; PNG and WebP are lossless.
         max_side: Shrinks clean photographs to this longer side. Refused for pairs: it would shrink their damage away.
         seed: Of the order.
+        limits: What a file may take.
 
     Yields:
         The report, after every sample read.
@@ -163,11 +176,11 @@ def pack(
     image_format = image_format or common_format(source)
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    report, tar = PackReport(), None
+    report, tar, decoder = PackReport(), None, Decoder()
     try:
         for number, index in enumerate(order):
             try:
-                files, copied = _encode(source, index, image_format, quality, max_side)
+                files, copied = _encode(source, index, image_format, quality, max_side, decoder, limits)
             except SampleError as error:
                 report.skipped[error.name] = error.reason
                 yield report
@@ -193,55 +206,48 @@ def pack(
         unfinished.chmod(0o755)  # mkdtemp makes folders that only their owner may read
         unfinished.rename(folder)
     finally:
+        decoder.close()
         if tar is not None:
             tar.close()
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def common_format(source: Source) -> ShardFormat:
-    """The format that all files of a source have, by their contents, or PNG if they differ."""
+    """The format that all files of a source have, by what they begin with, or PNG if they differ."""
     formats = set()
     for index in range(len(source)):
         try:
-            files = source.encoded(index)
-            formats |= {_format_of(data) for data in files if data is not None}
-        except (OSError, SampleError, Image.DecompressionBombError):
+            files = source.files(index)
+        except SampleError:
             continue  # named when it is packed
+        formats |= {kind for data in files if data for beginning, kind in _BEGINNINGS.items() if data.startswith(beginning)}
     return formats.pop() or "png" if len(formats) == 1 else "png"
 
 
-def _format_of(data: bytes) -> ShardFormat | None:
-    with Image.open(io.BytesIO(data)) as image:
-        return _PILLOW_FORMATS.get(image.format or "")
-
-
-def _encode(source: Source, index: int, image_format: ShardFormat, quality: int, max_side: int | None) -> tuple[dict[str, bytes], bool]:
+def _encode(
+    source: Source, index: int, image_format: ShardFormat, quality: int, max_side: int | None, decoder: Decoder, limits: Limits
+) -> tuple[dict[str, bytes], bool]:
     """A sample's members by what follows the key, and whether its pictures were copied."""
     name, task = source.name(index), source.task(index)
-    try:
-        hq, lq = source.encoded(index)
-    except OSError as error:
-        raise SampleError(name, error.strerror or str(error)) from error
-    decode_sample(name, hq, lq, task)  # shards hold nothing that training would have to skip
-    files, copied = {}, True
-    for role, data in (("hq", hq), ("lq", lq)):
-        if data is not None:
-            packed = _convert(data, image_format, quality, max_side)
-            copied = copied and packed is data
-            files[f"{role}.{image_format}"] = packed
+    files, pictures, copied = {}, {}, True
+    for role, data in zip(("hq", "lq"), source.files(index), strict=True):
+        if data is None:
+            continue
+        photo = decode_file(name, data, decoder.decode, limits)
+        pictures[role] = picture = photo.image.convert("RGB")
+        kind = _FORMATS.get(photo.encoded[0]) if photo.encoded else None
+        if kind == image_format and (max_side is None or max(picture.size) <= max_side):
+            files[f"{role}.{image_format}"] = data
+        else:
+            files[f"{role}.{image_format}"], copied = _encoded(picture, image_format, quality, max_side), False
+    check_sides(name, pictures["hq"], pictures.get("lq"))  # shards hold nothing that training would have to skip
     files["json"] = json.dumps({"name": name, "task": task}).encode()
     return files, copied
 
 
-def _convert(data: bytes, image_format: ShardFormat, quality: int, max_side: int | None) -> bytes:
-    with Image.open(io.BytesIO(data)) as image:
-        side = max(image.size) if max_side is None else max_side
-        large = max(image.size) > side
-        if not large and _PILLOW_FORMATS.get(image.format or "") == image_format:
-            return data
-        picture = ImageOps.exif_transpose(image).convert("RGB")
-    if large:
-        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+def _encoded(picture: Image.Image, image_format: ShardFormat, quality: int, max_side: int | None) -> bytes:
+    if max_side is not None:
+        picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)  # which never enlarges
     # JPEG at full chroma resolution: a target must not be damaged by its own file.
     options = {"jpg": {"quality": quality, "subsampling": 0}, "png": {}, "webp": {"lossless": True}}[image_format]
     buffer = io.BytesIO()

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..io.files import IMAGE_SUFFIXES
 from ..io.folder import list_photos
 from .hub_datasets import HubDataset, HubStream, open_hub_dataset
-from .samples import SampleError, Source
+from .samples import SampleError, Source, sample_file
 from .shards import ShardSource, list_shards
 
 # Folder of clean photographs -> its neighbour with the degraded ones. The first is the layout of FoundIR-v2's authors.
@@ -38,7 +38,7 @@ class CleanFiles(Source):
         return (path.relative_to(self.root) if self.root else path).as_posix()
 
     def encoded(self, index: int) -> tuple[bytes, bytes | None]:
-        return self.paths[index].read_bytes(), None
+        return sample_file(self.name(index), self.paths[index]), None
 
 
 class PairedFolder(Source):
@@ -81,9 +81,10 @@ class PairedFolder(Source):
 
     def encoded(self, index: int) -> tuple[bytes, bytes | None]:
         clean, degraded, _ = self.pairs[index]
+        name = self.name(index)
         if degraded is None:
-            raise SampleError(self.name(index), "has no partner of the same name among the LQ files")
-        return clean.read_bytes(), degraded.read_bytes()
+            raise SampleError(name, "has no partner of the same name among the LQ files")
+        return sample_file(name, clean), sample_file(name, degraded)
 
 
 def find_pair_folders(root: Path) -> list[tuple[Path, Path]]:

@@ -10,9 +10,9 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..data.tasks import get_task
+from ..io.decoder import read_rgb
 from ..io.folder import list_photos
 from ..io.pictures import contact_sheet, write_picture
-from ..io.reading import read_rgb
 from ..pipelines.pipeline_foundir import FoundIRPipeline
 from .benchmark import INPUT, RESTORED, Score
 from .degradation import degrade_image

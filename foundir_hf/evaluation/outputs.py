@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..io.decoder import read_rgb
 from ..io.files import IMAGE_SUFFIXES, write_whole
-from ..io.reading import read_rgb
 from .suites import Case, Suite
 
 

@@ -14,9 +14,10 @@ from PIL import Image
 
 from ..data.samples import is_smaller_copy
 from ..data.tasks import TASKS
+from ..io.decoder import read_rgb
 from ..io.files import hash_files
 from ..io.folder import list_photos
-from ..io.reading import photo_size, read_rgb
+from ..io.reading import photo_size
 from . import baselines
 from .degradation import Degradation, select_degradations
 

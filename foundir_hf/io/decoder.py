@@ -8,10 +8,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from . import wire
 from .deadline import within
@@ -30,13 +32,17 @@ _LONGEST = 10**7  # seconds that a timer takes
 
 
 class Decoder:
-    """Decodes photographs, one at a time, in a process that starts with the first and ends with [`close`] or with this one."""
+    """Decodes photographs, one at a time, in a process that starts with the first and ends with [`close`] or with this one.
+
+    Threads may share it: one waits for the other.
+    """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen | None = None
+        self._asking = threading.RLock()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_process": None}  # another process starts its own
+    def __reduce__(self) -> tuple[type[Decoder], tuple[()]]:
+        return Decoder, ()  # another process starts its own
 
     def __enter__(self) -> Decoder:
         return self
@@ -46,13 +52,14 @@ class Decoder:
 
     def start(self) -> subprocess.Popen:
         """The process; if it is not there yet, it starts, and imports its libraries while this one goes on."""
-        if self._process is None:
-            code = f"import sys; sys.path[:] = {sys.path!r}; from foundir_hf.io.decoder import serve; serve()"
-            self._process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        return self._process
+        with self._asking:
+            if self._process is None:
+                code = f"import sys; sys.path[:] = {sys.path!r}; from foundir_hf.io.decoder import serve; serve()"
+                self._process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            return self._process
 
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process; whoever waits for a photograph is told that it crashed."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -74,6 +81,10 @@ class Decoder:
         Raises [`PhotoError`] for whatever is wrong with them, a crash of the decoder too, `TimeoutError` after `limits.seconds`, and
         `MemoryError`.
         """
+        with self._asking:
+            return self._answer(data, path, limits)
+
+    def _answer(self, data: bytes, path: str | Path, limits: Limits) -> Photo:
         process = self.start()
         try:
             answer = within(limits.seconds, partial(_asked, process, data, str(path), limits), "reading it")
@@ -151,3 +162,14 @@ def _limit(limits: Limits, size: int) -> None:
 def _time(seconds: float) -> None:
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+_DECODER = Decoder()
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """`(height, width, 3)`, `uint8`, upright, decoded in a process of its own. Raises [`PhotoError`], `TimeoutError`."""
+    try:
+        return np.asarray(_DECODER.read(path).image.convert("RGB"))
+    except MemoryError:
+        raise PhotoError(f"{path}: cannot be read: out of memory") from None

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import PIL.Image
 
 from .formats import exif, heif, png, raster, raw, tiff
@@ -111,11 +110,6 @@ def reason(error: Exception) -> str:
         return "not an image of a known format"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split())
-
-
-def read_rgb(path: Path) -> np.ndarray:
-    """`(height, width, 3)`, `uint8`, upright. Raises [`PhotoError`]."""
-    return np.asarray(read_photo(path).image.convert("RGB"))
 
 
 def photo_size(path: Path) -> tuple[int, int]:

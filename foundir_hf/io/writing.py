@@ -44,7 +44,7 @@ def write_photo(
         quality: Of a JPEG or WebP, 1 to 100; left out, a JPEG is written at 95 or as finely as it came, a WebP without loss.
 
     Returns:
-        What the format cannot hold, one line each.
+        What was not kept, in reading or because the format cannot hold it, one line each; nothing of a file written as it came.
     """
     path = Path(path)
     kind = WRITERS.get(path.suffix.lower())
@@ -64,10 +64,10 @@ def write_photo(
 def encode_photo(
     photo: Photo, kind: str, *, metadata: Literal["keep", "strip-gps", "none"] = "keep", quality: int | None = None
 ) -> tuple[bytes, tuple[str, ...]]:
-    """The bytes of a file of the format `kind`, and what it cannot hold. Arguments are those of [`write_photo`]."""
+    """The bytes of a file of the format `kind`, and what was not kept. Arguments are those of [`write_photo`]."""
     if photo.encoded is not None and photo.encoded[0] == kind and metadata == "keep" and quality is None:
         return photo.encoded[1], ()
-    notes = []
+    notes = list(photo.notes)
     held, dropped = _held(photo, kind, metadata)
     if dropped:
         notes.append(f"{kind} cannot hold its {', '.join(dropped)}")

@@ -104,7 +104,8 @@ class Batch:
         decoder: Decoder | None = None,
     ):
         self.plan, self.write, self.overwrite, self.limits, self.records = plan, write, overwrite, limits, records
-        self._early: dict[Job, Future[tuple[str, Photo]]] = {}  # what was decoded while the model was loaded
+        # What was read, with its hash, and decoded while the model was loaded.
+        self._early: dict[Job, tuple[Future[tuple[bytes, str]], Future[Photo]]] = {}
         self._load, self.decoder, self._decoder_stays = load, decoder or Decoder(), decoder is not None
         self.settings, self.options = json.loads(json.dumps(settings)), options or {}  # as the manifest reads it back
         known, self._seems_done = self._known(), True
@@ -212,24 +213,21 @@ class Batch:
         """Loads the model, which takes seconds of imports, and decodes the first photograph meanwhile. Raises what loading does."""
         todo = [job for job in self.plan.jobs if self.overwrite or not job.target.exists()]
         with ThreadPoolExecutor(1) as reader:
-            self._early = {job: reader.submit(self._decoded, job) for job in todo[:1]}
+            if todo:
+                data = reader.submit(self._bytes, todo[0])
+                self._early[todo[0]] = data, reader.submit(lambda: self._photo(todo[0], data.result()[0]))
             try:
                 _ = self.restore
             except BaseException:
                 self._end_decoder()  # nobody waits for what it decodes
                 raise
 
-    def _decoded(self, job: Job) -> tuple[str, Photo]:
-        data = self._bytes(job)
-        return _sha256(data), self.decoder.decode(data, job.source, self.limits)
+    def _bytes(self, job: Job) -> tuple[bytes, str]:
+        """A photograph's file and its hash."""
+        data = within(self.limits.seconds, partial(read_file, job.source, self.limits), "reading it")
+        return data, _sha256(data)
 
-    def _bytes(self, job: Job) -> bytes:
-        return within(self.limits.seconds, partial(read_file, job.source, self.limits), "reading it")
-
-    def _photo(self, job: Job, data: bytes, digest: str) -> Photo:
-        early = self._early.pop(job, None)
-        if early is not None and (early.exception() or early.result()[0] == digest):  # of the file as it is now
-            return early.result()[1]
+    def _photo(self, job: Job, data: bytes) -> Photo:
         return self.decoder.decode(data, job.source, self.limits)
 
     def _next(self, manifest: Manifest, todo: deque[Job], stop: threading.Event) -> _Work | Result | None:
@@ -248,13 +246,13 @@ class Batch:
     def _read(self, manifest: Manifest, job: Job) -> _Work | Result:
         record = self._record(job)
         try:
-            data = self._bytes(job)
-            record["input_sha256"] = _sha256(data)
+            read, decoded = self._early.pop(job, (None, None))
+            data, record["input_sha256"] = read.result() if read else self._bytes(job)
             manifest.refresh()
             if job.target.exists() and self._is_done(job, record["input_sha256"], manifest.records):
                 manifest.release(self.plan.output(job))
                 return Result(job, {**manifest.records[self.plan.output(job)], "status": "skipped"})
-            return _Work(job, record, self._photo(job, data, record["input_sha256"]))
+            return _Work(job, record, decoded.result() if decoded else self._photo(job, data))
         except Exception as error:
             return self._failed(manifest, job, record, error)
 
@@ -271,7 +269,7 @@ class Batch:
         record = work.record
         try:
             manifest.append({**record, "status": "writing"})  # before the file is there: whoever goes on after a kill knows it
-            notes = [*work.photo.notes, *self.write(work.photo, work.job.target)]
+            notes = list(self.write(work.photo, work.job.target))
             settings = self.settings_of(work.job.name)
             record = {**record, "status": "restored", "output_sha256": file_sha256(work.job.target), "settings": settings}
             record |= {"notes": notes} if notes else {}
@@ -304,7 +302,7 @@ class Batch:
             with open_picture(io.BytesIO(data), self.limits) as image:
                 return image.size
         except Exception:  # a TIFF that Pillow does not know, say, or what will be refused
-            return self.decoder.decode(data, job.source, self.limits).size
+            return self._photo(job, data).size
 
     def _record(self, job: Job) -> Record:
         named_by_path = job.name == str(job.source)  # not what came from stdin

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -97,12 +99,15 @@ def find_photos_anywhere(paths: Sequence[Path | str], output: Path | str, listed
         found.passed_over |= here.passed_over
     for url in (place for place in [*paths, *listed] if isinstance(place, str) and is_url(place)):
         files, root, system = _listing(url)
+        if not files:
+            raise ValueError(f"{url}: no such file or folder.")
         hidden = url_to_fs(output)[1].rstrip("/") + "/" if isinstance(output, str) and is_url(output) else None
         for file in files:
             if hidden and hidden != f"{root}/" and file.startswith(hidden):
                 continue
             name = PurePosixPath(file)
-            kind = kind_by_name(name)
+            # The keys of objects may be anything, and become paths.
+            kind = "name that leads elsewhere" if ".." in name.parts else kind_by_name(name)
             below = name.relative_to(PurePosixPath(root)) if file != root else PurePosixPath(name.name)
             if kind is None:
                 found.photos[system.unstrip_protocol(file)] = below.as_posix()
@@ -115,34 +120,41 @@ def find_photos_anywhere(paths: Sequence[Path | str], output: Path | str, listed
 
 
 def _listing(url: str) -> tuple[list[str], str, fsspec.AbstractFileSystem]:
-    """The files at a URL, sorted, its path there, and its file system. Raises `ValueError` if there are none."""
-    try:
+    """The files at a URL, sorted, its path there, and its file system. Raises `ValueError`."""
+    with _naming(url):
         system, root = url_to_fs(url)
         root = root.rstrip("/")
-        files = sorted(system.find(root))
-    except Exception as error:  # a service's own, or a library that is not installed
-        raise ValueError(f"{url}: {' '.join(str(error).split()) or type(error).__name__}") from error
-    if not files:
-        raise ValueError(f"{url}: no such file or folder.")
+        files = sorted(file for file in system.find(root) if not file.endswith("/"))  # what consoles put where they show a folder
     return files, root, system
 
 
+@contextlib.contextmanager
+def _naming(url: str) -> Iterator[None]:
+    """Turns whatever a service raises, or a library that is not installed, into `ValueError` of one line that names the place."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{url}: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
 def existing(output: str) -> set[str]:
-    """What is there below a URL, as paths relative to it."""
+    """What is there below a URL, as paths relative to it. Raises `ValueError` if that cannot be known."""
     try:
         files, root, _ = _listing(output)
-    except ValueError:  # nothing yet; what is wrong with the place is told when something is written
-        return set()
+    except ValueError as error:
+        if isinstance(error.__cause__, FileNotFoundError):  # nothing yet, as some services say it
+            return set()
+        raise
     return {PurePosixPath(file).relative_to(root).as_posix() for file in files if file != root}
 
 
 def fetch(url: str, limits: Limits) -> bytes:
     """The bytes of a file at a URL. Raises [`PhotoError`] if it is too large, and whatever its service does."""
     system, path = url_to_fs(url)
-    size = system.size(path)
-    if size is not None:
-        limits.check_bytes(size)
-    return system.cat_file(path)
+    limits.check_bytes(system.size(path) or 0)  # not every service knows
+    content = system.cat_file(path)
+    limits.check_bytes(len(content))
+    return content
 
 
 def store(url: str, content: bytes) -> None:
@@ -164,19 +176,17 @@ class RemoteManifest:
     Objects cannot be appended to: lines go into parts, `foundir-*.jsonl`, at least every half minute; [`close`] puts them together.
 
     Args:
-        folder: The URL. Raises whatever its service does.
+        folder: The URL. Raises `ValueError`, here and wherever something is written, for whatever its service does.
     """
 
     def __init__(self, folder: str):
         self.records: dict[str, dict[str, Any]] = {}
         self._system, self._root = url_to_fs(folder.rstrip("/"))
         self._url, self._lines, self._written = folder.rstrip("/"), [], time.monotonic()
-        self._parts: list[str] = []
-        for name in sorted(existing(folder)):
-            if _is_manifest(name) and name != MANIFEST:
-                self._parts.append(name)
-        whole = [MANIFEST] if self._system.exists(f"{self._root}/{MANIFEST}") else []
-        self._content = [self._system.cat_file(f"{self._root}/{name}") for name in [*whole, *self._parts]]
+        there = sorted(filter(_is_manifest, existing(folder)))
+        self._parts = [name for name in there if name != MANIFEST]
+        with _naming(self._url):
+            self._content = [self._system.cat_file(f"{self._root}/{name}") for name in sorted(there, key=lambda name: name != MANIFEST)]
         for content in self._content:
             enter_lines(self.records, content)
 
@@ -195,9 +205,11 @@ class RemoteManifest:
     def flush(self) -> None:
         """Writes what was added since the last time."""
         if self._lines:
-            name = f"foundir-{len(self._parts):08}.jsonl"
+            numbers = map("foundir-{:08}.jsonl".format, count(len(self._parts)))
+            name = next(name for name in numbers if name not in self._parts)  # a kill may have left some of them
             content = b"".join(self._lines)
-            store(f"{self._url}/{name}", content)
+            with _naming(self._url):
+                store(f"{self._url}/{name}", content)
             self._parts.append(name)
             self._content.append(content)
             self._lines = []
@@ -207,7 +219,8 @@ class RemoteManifest:
         """Writes all as one file in place of the parts."""
         self.flush()
         if self._parts:
-            store(f"{self._url}/{MANIFEST}", b"".join(self._content))
-            for name in self._parts:
-                self._system.rm_file(f"{self._root}/{name}")
+            with _naming(self._url):
+                store(f"{self._url}/{MANIFEST}", b"".join(self._content))
+                for name in self._parts:
+                    self._system.rm_file(f"{self._root}/{name}")
             self._parts = []

@@ -7,6 +7,7 @@ import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from ..io.limits import Limits
 from ..io.photograph import Photo, PhotoError
 from ..io.writing import write_photo
 from ..restoration.batch import Batch, Result
@@ -15,7 +16,7 @@ from ..restoration.plan import Plan, plan_photos
 from .engine import Engine
 from .errors import without_options
 from .job import Job
-from .limits import PER_PHOTO, check_result
+from .limits import PAGE_LIMITS, check_result
 from .line import LineFullError
 from .settings import SEED, Settings
 from .work import StoppedError, Work
@@ -37,14 +38,15 @@ class BatchWork(Work):
         engine: That restores.
         folder: Of the inputs, in `in` (see [`gather`]), which go one by one, and of the zip.
         settings: For all of them.
+        limits: What a photograph may take.
 
     Raises:
         PhotoError: If two photographs would get the same name.
     """
 
-    def __init__(self, engine: Engine, folder: Path, settings: Settings):
+    def __init__(self, engine: Engine, folder: Path, settings: Settings, limits: Limits = PAGE_LIMITS):
         super().__init__()
-        self.engine, self.settings, self.folder = engine, settings, folder
+        self.engine, self.settings, self.folder, self.limits = engine, settings, folder, limits
         self.plan = self._plan()
         self.results: list[Result] = []
         self.current: Job | None = None
@@ -73,7 +75,7 @@ class BatchWork(Work):
     def do(self) -> Path:
         """Restores all of them into the zip; of a photograph nothing else stays, and of a batch that ends in another way nothing at all."""
         settings = {**asdict(self.settings), "seed": SEED}
-        batch = Batch(self.plan, lambda: self._restored, settings, write=self._write, limits=PER_PHOTO)
+        batch = Batch(self.plan, lambda: self._restored, settings, write=self._write, limits=self.limits)
         target = self.folder / "restored.zip"
         try:
             with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:  # photographs are compressed already
@@ -107,7 +109,7 @@ class BatchWork(Work):
 
     def _restored(self, photo: Photo) -> Photo:
         self.check()
-        check_result(photo.size, self.settings.upscale(photo.size))
+        check_result(photo.size, self.settings.upscale(photo.size), self.limits)
         self.current = self._queued(photo, self.engine.expected_seconds(photo.size, self.settings) or 1.0)
         if self.is_cancelled:  # since the check: then `cancel` stopped the one before
             self.current.cancel()

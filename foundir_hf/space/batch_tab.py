@@ -12,7 +12,7 @@ from . import markup
 from .desk import Desk
 from .errors import explain
 from .form import Form
-from .limits import AT_ONCE, BATCH_MEGABYTES, BATCH_PHOTOS
+from .limits import AT_ONCE, BATCH_PHOTOS, batch_megabytes
 from .uploads import as_uploaded
 from .work import StoppedError
 
@@ -34,8 +34,9 @@ class BatchTab:
     def __init__(self, desk: Desk, form: Form):
         self.desk, self.form = desk, form
         gr.HTML(
-            f'<p class="fine">Up to {BATCH_PHOTOS} photos or a zip of them, {BATCH_MEGABYTES} MB together. They are restored with '
-            "the settings of the first tab; a photo that fails does not stop the rest. You get a zip with a list of what was done.</p>"
+            f'<p class="fine">Up to {BATCH_PHOTOS} photos or a zip of them, {batch_megabytes(desk.limits):g} MB together. They are '
+            "restored with the settings of the first tab; a photo that fails does not stop the rest. "
+            "You get a zip with a list of what was done.</p>"
         )
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=320):

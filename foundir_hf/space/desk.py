@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ..io.decoder import Decoder
+from ..io.limits import Limits
 from ..io.photograph import Photo, PhotoError
 from . import markup, pictures
 from .engine import Engine, Restored, is_zero_gpu
 from .examples import EXAMPLES
 from .job import Job
-from .limits import READING, check_result
+from .limits import PAGE_LIMITS, check_result
 from .line import LineFullError
 from .settings import Settings
 from .visitors import Visitor, Visitors
@@ -54,17 +54,17 @@ class Desk:
     Args:
         engine: That restores.
         visitors: Who is there.
+        limits: What a photograph may take; pixels of the result too, seconds for reading it.
     """
 
-    def __init__(self, engine: Engine, visitors: Visitors):
-        self.engine, self.visitors = engine, visitors
+    def __init__(self, engine: Engine, visitors: Visitors, limits: Limits = PAGE_LIMITS):
+        self.engine, self.visitors, self.limits = engine, visitors, limits
         self._kept: dict[tuple[str, Settings], Restored] = {}  # of the examples
-        self._decoder, self._decoding = Decoder(), threading.Lock()
+        self._decoder = Decoder()
 
     def open(self) -> None:
         """Starts the process that decodes, before the first photograph needs it."""
-        with self._decoding:
-            self._decoder.start()
+        self._decoder.start()
 
     def close(self) -> None:
         """Ends the process that decodes."""
@@ -93,8 +93,7 @@ class Desk:
         """
         if not Path(path).exists():
             raise PhotoError("This photo is no longer here: files are deleted after an hour. Please choose it again.")
-        with self._decoding:
-            return self._decoder.read(path, READING)
+        return self._decoder.read(path, self.limits)
 
     def photo(self, path: str, visitor: Visitor) -> Photo:
         """The same of a visitor's photograph, which is decoded already unless others' have taken the memory. Raises what [`read`] does."""
@@ -122,7 +121,7 @@ class Desk:
         """Puts a photograph into the line. Raises what [`read`] does, [`SettingError`], [`LineFullError`]."""
         visitor.uploads.add(path)
         photo = self.photo(path, visitor)
-        check_result(photo.size, settings.upscale(photo.size))
+        check_result(photo.size, settings.upscale(photo.size), self.limits)
         room, example = visitor.room(), visitor.example if path == visitor.source else None
 
         def work(job: Job) -> Finished:
@@ -138,7 +137,7 @@ class Desk:
             job.step()
             size = restored.photo.size
             before, after = pictures.preview(photo, room, "before", size), pictures.preview(restored.photo, room, "after")
-            return Finished(photo, restored, file, (*photo.notes, *notes), before, after, size, kept is not None)
+            return Finished(photo, restored, file, notes, before, after, size, kept is not None)
 
         return Job(self.engine, self.engine.expected_seconds(photo.size, settings) or 1.0, work)
 
@@ -152,14 +151,14 @@ class Desk:
 
         visitor.uploads.update(files)
         room = visitor.room()
-        left_out = gather(files, room / "in")
-        return BatchWork(self.engine, room, settings), left_out
+        left_out = gather(files, room / "in", self.limits)
+        return BatchWork(self.engine, room, settings, self.limits), left_out
 
     def expectation(self, size: tuple[int, int], settings: Settings) -> str:
         """What a visitor is told before they start."""
         try:
             upscale = settings.upscale(size)
-            check_result(size, upscale)
+            check_result(size, upscale, self.limits)
         except ValueError as error:
             return markup.note(str(error), "bad")
         seconds = self.engine.expected_seconds(size, settings)

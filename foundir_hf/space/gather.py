@@ -9,16 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ..io.files import IMAGE_SUFFIXES
+from ..io.limits import Limits
 from ..io.photograph import PhotoError
-from .limits import BATCH_MEGABYTES, BATCH_PHOTOS, UPLOAD_MEGABYTES
+from .limits import BATCH_PHOTOS, PAGE_LIMITS, batch_megabytes
 
 
-def gather(files: Sequence[str], folder: Path) -> list[str]:
+def gather(files: Sequence[str], folder: Path, limits: Limits = PAGE_LIMITS) -> list[str]:
     """Puts photographs, and those in zips, into `folder`, under names of their own.
 
     Args:
         files: As they were uploaded.
         folder: New.
+        limits: What a photograph may take.
 
     Returns:
         Names of what was left out: no photographs by their names.
@@ -38,8 +40,9 @@ def gather(files: Sequence[str], folder: Path) -> list[str]:
         total, count = total + size, count + 1
         if count > BATCH_PHOTOS:
             raise PhotoError(f"These are more than {BATCH_PHOTOS} photos; the page takes that many at a time.")
-        if size > UPLOAD_MEGABYTES * 1e6 or total > BATCH_MEGABYTES * 1e6:
-            raise PhotoError(f"Photos may have {UPLOAD_MEGABYTES} MB each and {BATCH_MEGABYTES} MB together, unpacked.")
+        together = batch_megabytes(limits)
+        if size > limits.megabytes * 1e6 or total > together * 1e6:
+            raise PhotoError(f"Photos may have {limits.megabytes:g} MB each and {together:g} MB together, unpacked.")
         # Never a path that leads elsewhere: only plain names of it are kept.
         parts = [part for part in path.parts if part not in ("/", ".", "..") and ":" not in part]
         target = folder.joinpath(*parts)

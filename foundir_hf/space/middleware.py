@@ -11,7 +11,8 @@ import anyio.to_thread
 from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .limits import BATCH_MEGABYTES
+from ..io.limits import Limits
+from .limits import batch_megabytes
 from .visitors import Visitors
 
 _CHECKED_EVERY = 32_000_000  # bytes of an upload between two looks at the disk
@@ -29,10 +30,11 @@ class Middleware:
     Args:
         app: What it stands before.
         visitors: Whose files there are.
+        limits: Of the page.
     """
 
-    def __init__(self, app: ASGIApp, visitors: Visitors):
-        self.app, self.visitors = app, visitors
+    def __init__(self, app: ASGIApp, visitors: Visitors, limits: Limits):
+        self.app, self.visitors, self.megabytes = app, visitors, batch_megabytes(limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
@@ -53,8 +55,8 @@ class Middleware:
             if message["type"] == "http.disconnect":
                 raise MultiPartException(_BROKEN_OFF)
             total += len(message.get("body", b""))
-            if max(total, announced) > (BATCH_MEGABYTES + 1) * 1e6:  # with what a form has around its files
-                raise MultiPartException(_TOO_LARGE.format(BATCH_MEGABYTES))
+            if max(total, announced) > (self.megabytes + 1) * 1e6:  # with what a form has around its files
+                raise MultiPartException(_TOO_LARGE.format(f"{self.megabytes:g}"))
             if not checked or total - checked > _CHECKED_EVERY:
                 checked = max(total, 1)
                 if not await anyio.to_thread.run_sync(self.visitors.make_room):

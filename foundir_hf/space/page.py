@@ -9,12 +9,14 @@ from typing import Any
 
 import gradio as gr
 
+from ..io.limits import Limits
 from .about import REPOSITORY, for_page, pictures_of, sections
 from .api import Api
 from .batch_tab import BatchTab
 from .desk import Desk
 from .engine import Engine
 from .form import Form
+from .limits import PAGE_LIMITS
 from .restore_tab import RestoreTab
 from .visitors import Visitors
 
@@ -28,10 +30,11 @@ class Page:
         engine: That restores.
         visitors: Who is there.
         card: File of the model card; none if there is none.
+        limits: See [`Desk`].
     """
 
-    def __init__(self, engine: Engine, visitors: Visitors, card: Path | None):
-        self.engine, self.visitors, self.desk = engine, visitors, Desk(engine, visitors)
+    def __init__(self, engine: Engine, visitors: Visitors, card: Path | None, limits: Limits = PAGE_LIMITS):
+        self.engine, self.visitors, self.desk = engine, visitors, Desk(engine, visitors, limits)
         form = Form(engine.adapter_names, card.read_text(encoding="utf-8") if card else "")
         with gr.Blocks(title="foundir: restore a photo", analytics_enabled=False) as self.app:
             _header()

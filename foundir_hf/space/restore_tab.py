@@ -15,7 +15,7 @@ from .desk import Desk, Finished
 from .errors import explain
 from .examples import EXAMPLES
 from .form import Form
-from .limits import AT_ONCE, IN_WORDS
+from .limits import AT_ONCE, in_words
 from .uploads import as_uploaded
 from .visitors import Visitor
 
@@ -32,7 +32,6 @@ _SCROLL = """(...values) => {
 }"""
 
 _HINT = '<p class="fine">Left of the bar is your photo, right of it the result. Scroll or pinch to look closer.</p>'
-_LIMITS = f'<p class="fine">{html.escape(IN_WORDS)}</p>'
 _LOOKING = "Looking for what is wrong with it…"
 _LOADING = (
     "The server has just started and is loading its model. Then it looks for what is wrong with your photo; you need not wait for that."
@@ -51,6 +50,7 @@ class RestoreTab:
 
     def __init__(self, desk: Desk, form: Form):
         self.desk, self.visitors, self.form = desk, desk.visitors, form
+        self._limits = f'<p class="fine">{html.escape(in_words(desk.limits))}</p>'
         with gr.Row(equal_height=False, elem_id="workbench"):
             with gr.Column(scale=2, min_width=320):
                 self._inputs()
@@ -71,7 +71,7 @@ class RestoreTab:
             buttons=["fullscreen"],
             placeholder="Drop a photo here\n- or -\nclick to choose one",
         )
-        self.notice = gr.HTML(_LIMITS, elem_id="notice")
+        self.notice = gr.HTML(self._limits, elem_id="notice")
         with gr.Column(elem_id="controls"):
             self.form.quality()
             self.expectation = gr.HTML(_FIRST, elem_id="expectation")
@@ -187,7 +187,7 @@ class RestoreTab:
         try:
             self.desk.accept(path, visitor)
         except Exception as error:
-            bad = markup.note(explain(error, [path])[1], "bad") + _LIMITS
+            bad = markup.note(explain(error, [path])[1], "bad") + self._limits
             yield {self.photo: None, self.diagnosis: gr.update(visible=False), self.notice: gr.update(visible=True, value=bad)}
             return
         here = {self.photo: visitor.shown} if visitor.shown != path else {}  # of what browsers cannot show, a picture

@@ -11,7 +11,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..io.limits import Limits
 from .engine import is_zero_gpu
+from .limits import PAGE_LIMITS, WAITING
 
 if TYPE_CHECKING:
     from .visitors import Visitors
@@ -28,6 +30,7 @@ def serve(
     host: str | None = None,
     port: int | None = None,
     open_browser: bool = False,
+    limits: Limits = PAGE_LIMITS,
 ) -> None:
     """Shows the page until Ctrl-C or SIGTERM.
 
@@ -38,6 +41,7 @@ def serve(
         host: Address to listen on; left out, this machine only, or what `GRADIO_SERVER_NAME` says.
         port: Left out, 7860 or the next that is free, or what `GRADIO_SERVER_PORT` says.
         open_browser: Open the page too.
+        limits: What a photograph may take; pixels of the result too, seconds for reading it.
 
     Raises:
         OSError: If the port is taken.
@@ -51,7 +55,7 @@ def serve(
     old = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
     page = None
     try:
-        page = _page(checkpoint, device, adapters, root)
+        page = _page(checkpoint, device, adapters, root, limits)
         if is_zero_gpu():  # which sees only what the main thread puts on its GPU before the launch
             page.engine.load()
             page.engine.wait_until_ready()  # raises what kept it from loading
@@ -61,8 +65,8 @@ def serve(
             inbrowser=open_browser,
             prevent_thread_lock=True,
             share=False,
-            app_kwargs={"middleware": [_middleware(page.visitors)]},
-            **launch_options(),
+            app_kwargs={"middleware": [_middleware(page.visitors, limits)]},
+            **launch_options(limits),
         )
         if page.app.mcp_server_obj is not None:  # gradio 6.31 makes no list of files of a tool's links
             page.app.mcp_server_obj.tool_to_endpoint.pop("batch", None)
@@ -88,9 +92,8 @@ def serve(
             signal.signal(number, handler)
 
 
-def launch_options() -> dict[str, Any]:
+def launch_options(limits: Limits = PAGE_LIMITS) -> dict[str, Any]:
     """Gradio's, the same wherever the page runs."""
-    from .limits import UPLOAD_MEGABYTES
     from .theme import theme
 
     here = Path(__file__).parent
@@ -99,7 +102,7 @@ def launch_options() -> dict[str, Any]:
         "theme": theme(),
         "head": f"<style>{style}</style><script>{script}</script>",
         "css_paths": here / "page.css",
-        "max_file_size": UPLOAD_MEGABYTES * 1_000_000,
+        "max_file_size": int(limits.megabytes * 1_000_000),
         "ssr_mode": False,
         "footer_links": ["api", "settings"],
         # A tool for language models as well, where gradio has what it needs for it: `pip install 'gradio[mcp]'`.
@@ -107,23 +110,22 @@ def launch_options() -> dict[str, Any]:
     }
 
 
-def _middleware(visitors: Visitors) -> Any:
+def _middleware(visitors: Visitors, limits: Limits) -> Any:
     from starlette.middleware import Middleware as Entry
 
     from .middleware import Middleware
 
-    return Entry(Middleware, visitors=visitors)
+    return Entry(Middleware, visitors=visitors, limits=limits)
 
 
-def _page(checkpoint: str, device: str, adapters: str | Path | None, root: Path) -> Any:
+def _page(checkpoint: str, device: str, adapters: str | Path | None, root: Path, limits: Limits) -> Any:
     from .about import model_card
     from .engine import Engine
-    from .limits import WAITING
     from .page import Page
     from .visitors import Visitors
 
     engine = Engine(checkpoint, device, Path(adapters) if adapters else None)
-    page = Page(engine, Visitors(root), model_card())
+    page = Page(engine, Visitors(root), model_card(), limits)
     page.visitors.settle()
     # Calls beside the queue would know no limit.
     page.app.queue(max_size=4 * WAITING, default_concurrency_limit=8, api_open=False)

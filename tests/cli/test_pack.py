@@ -35,7 +35,10 @@ def test_pack_writes_shards_and_names_what_it_skipped(photos, tmp_path, capsys):
     output = tmp_path / "new" / "shards"
     assert main(["pack", str(photos), "-o", str(output)]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said == ["skipped broken.png: not an image of a known format", f"{output}: 2 samples in 1 shards; 1 encoded anew, 1 skipped"]
+    assert said == [
+        "skipped broken.png: cannot be read: not an image of a known format",
+        f"{output}: 2 samples in 1 shards; 1 encoded anew, 1 skipped",
+    ]
     source = open_source(output)
     assert {source.name(i) for i in range(len(source))} == {"one.png", "two.jpg"}
 

@@ -187,7 +187,7 @@ def test_files_that_cannot_be_decoded_are_rows_with_a_reason(tmp_path):
     assert [verdict.dropped for verdict in verdicts] == [True, False, True, True, True]
     assert all(len(verdict.reasons) == 1 and verdict.reasons[0] and not verdict.scores for verdict in verdicts if verdict.dropped)
     assert "not an image" in verdicts[0].reasons[0]
-    assert "No such file" in verdicts[4].reasons[0]
+    assert "no such file" in verdicts[4].reasons[0]
 
 
 def test_cleaning_changes_no_file_and_does_not_depend_on_the_number_of_workers(tmp_path):

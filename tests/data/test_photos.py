@@ -95,7 +95,7 @@ def test_files_that_cannot_be_decoded_are_skipped_and_named_in_the_log(tmp_path,
     assert bank.samples[0].hq.shape == (3, 19, 21)
     assert all(any(path.name in record.getMessage() for record in caplog.records) for path in corrupt)
     assert set(bank.skipped) == {path.as_posix() for path in corrupt}
-    assert "No such file" in bank.skipped[(tmp_path / "absent.png").as_posix()]
+    assert "no such file" in bank.skipped[(tmp_path / "absent.png").as_posix()]
     assert "400x15 pixels" in bank.skipped[(tmp_path / "tiny.png").as_posix()]
     assert "good.png" not in caplog.text
 

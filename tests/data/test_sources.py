@@ -68,7 +68,7 @@ def test_a_broken_or_tiny_photograph_raises_an_error_that_names_it(tmp_path):
     save(paths[2], coordinates(300, 15))
     source = open_source(tmp_path)
     assert source[0].name == "00.png"
-    with pytest.raises(SampleError, match=r"01\.png: cannot be decoded") as caught:
+    with pytest.raises(SampleError, match=r"01\.png: cannot be read") as caught:
         source[1]
     assert (caught.value.name, caught.value.reason[:6]) == ("01.png", "cannot")
     with pytest.raises(SampleError, match=r"02\.png: 15x300 pixels, at least 16"):

@@ -167,15 +167,15 @@ def test_broken_files_are_skipped_counted_and_named_once(tmp_path, caplog, kind)
     names = [name for name, _ in take(stream, 12)]
     assert Counter(names) == dict.fromkeys(["00.png", "01.png", "03.png", "05.png"], 3)
     assert stream.skipped.keys() == {"02.png", "04.png"}
-    assert stream.skipped["04.png"] == "not an image of a known format"
+    assert stream.skipped["04.png"] == "cannot be read: not an image of a known format"
     assert caplog.text.count("02.png") == caplog.text.count("04.png") == 1
 
 
 def test_only_when_everything_is_broken_the_stream_ends_with_an_error(tmp_path):
     paths = [break_file(path) for path in save_numbered(tmp_path, 3)]
-    with pytest.raises(ValueError, match=r"None of the 3 samples can be used; the last one: .*png: cannot be decoded"):
+    with pytest.raises(ValueError, match=r"None of the 3 samples can be used; the last one: .*png: cannot be read"):
         next(CropStream(CleanFiles(paths), 16, workers=1))
-    with pytest.raises(ValueError, match=r"^Share 1 of 1 of the streamed data set is of no use: .*cannot be decoded"):
+    with pytest.raises(ValueError, match=r"^Share 1 of 1 of the streamed data set is of no use: .*cannot be read"):
         next(CropStream(dataset(tmp_path, 1), 16, workers=1))
 
 

@@ -10,7 +10,7 @@ from foundir_hf.evaluation.baselines import BASELINES, BY_DEFECT, choose, enlarg
 from foundir_hf.evaluation.degradation import select_degradations
 from foundir_hf.evaluation.metrics import psnr
 from foundir_hf.evaluation.suites import SAMPLES
-from foundir_hf.io.reading import read_rgb
+from foundir_hf.io.decoder import read_rgb
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,7 @@ def test_removed_is_nothing_for_the_input_itself_and_most_for_the_clean_photogra
     from foundir_hf.data.tasks import get_task
     from foundir_hf.evaluation.degradation import degrade_image
     from foundir_hf.evaluation.suites import SAMPLES
-    from foundir_hf.io.reading import read_rgb
+    from foundir_hf.io.decoder import read_rgb
 
     truth = read_rgb(SAMPLES / "coffee.jpg")
     degraded = degrade_image(truth, get_task("gaussian_noise"), "coffee.jpg", 0)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from foundir_hf.cli import main
+from foundir_hf.io.limits import Limits
 from foundir_hf.io.photograph import PhotoError
 from foundir_hf.space import gather as gathering
 from foundir_hf.space.batch import BatchWork
@@ -43,18 +44,21 @@ def test_two_photos_of_one_name_are_both_kept(tmp_path):
     assert {path.name: path.read_text() for path in (tmp_path / "in").iterdir()} == {"photo.png": "a", "photo-2.png": "b"}
 
 
-def test_what_is_too_much_is_refused(tmp_path, monkeypatch):
+def test_what_is_too_much_is_refused(tmp_path):
     many = pack(tmp_path / "many.zip", [(f"{number}.png", b"x") for number in range(gathering.BATCH_PHOTOS + 1)])
     with pytest.raises(PhotoError, match="more than 50 photos"):
         gather([many], tmp_path / "many")
-    monkeypatch.setattr(gathering, "BATCH_MEGABYTES", 1)
+    limits, told = Limits(megabytes=1), "1 MB each and 5 MB together, unpacked"
     bomb = tmp_path / "bomb.zip"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros.png", bytes(2_000_000))
     assert bomb.stat().st_size < 10_000
-    with pytest.raises(PhotoError, match="1 MB together, unpacked"):
-        gather([str(bomb)], tmp_path / "bomb")
+    with pytest.raises(PhotoError, match=told):
+        gather([str(bomb)], tmp_path / "bomb", limits)
     assert not list((tmp_path / "bomb").iterdir())
+    six = pack(tmp_path / "six.zip", [(f"{number}.png", bytes(900_000)) for number in range(6)])
+    with pytest.raises(PhotoError, match=told):
+        gather([six], tmp_path / "six", limits)
 
 
 def test_a_zip_that_lies_about_sizes_or_is_damaged_is_refused(tmp_path):

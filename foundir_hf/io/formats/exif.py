@@ -149,7 +149,13 @@ def damaged_parts(data: bytes) -> int:
     """How many directories below the first cannot be followed. Raises [`ExifError`] if the first cannot."""
     structure = parse(data)
     first, _ = structure.directory(structure.first)
-    return sum(tag in first and not structure.below(first, tag) for tag in (EXIF, GPS))
+    damaged = 0
+    for place in (structure.value(first[tag]) for tag in (EXIF, GPS) if tag in first):
+        try:
+            structure.directory(place)  # an empty one is none too many
+        except ExifError:
+            damaged += 1
+    return damaged
 
 
 def edited(data: bytes, size: tuple[int, int], *, keep_gps: bool = True) -> bytes:
