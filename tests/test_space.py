@@ -636,6 +636,8 @@ def begin_upload(address: str, megabytes: int, content: bytes) -> socket.socket:
     ],
 )
 def test_what_is_over_the_limits_is_refused_while_it_is_uploaded(server, megabytes, sent, told):
+    (root,) = server[1].glob("foundir-*")
+    before = set(root.iterdir())  # of visitors who were here before
     with begin_upload(server[0], megabytes, bytes(sent * 1_000_000)) as connection:
         answer = connection.recv(10_000).decode()
         while told not in answer:
@@ -643,15 +645,15 @@ def test_what_is_over_the_limits_is_refused_while_it_is_uploaded(server, megabyt
             assert more, answer
             answer += more
     assert answer.startswith("HTTP/1.1 413 ")
-    (root,) = server[1].glob("foundir-*")
-    assert not any(path.is_file() for path in root.iterdir())
+    assert not any(path.is_file() for path in set(root.iterdir()) - before)
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(server):
     (root,) = server[1].glob("foundir-*")
+    before = set(root.iterdir())
     with begin_upload(server[0], 5, bytes(900_000)):
-        eventually(lambda: any(path.is_file() and path.stat().st_size > 800_000 for path in root.iterdir()))
-    eventually(lambda: not any(path.is_file() for path in root.iterdir()))
+        eventually(lambda: any(path.is_file() and path.stat().st_size > 800_000 for path in set(root.iterdir()) - before))
+    eventually(lambda: not any(path.is_file() for path in set(root.iterdir()) - before))
 
 
 def test_a_batch_of_a_program_reports_every_photo(client, photo, tmp_path):

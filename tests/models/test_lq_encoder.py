@@ -41,7 +41,7 @@ def test_it_starts_as_the_vae_s_encoder_without_its_head_and_its_estimate_is_the
 
 def test_the_pyramid_gives_features_at_an_eighth_and_an_estimate_of_full_size(pipeline):
     encoded = pipeline.lq_encoder(random_images(2, 3, 64, 96))
-    assert tuple(encoded.lq_hidden_states.shape) == (2, 128, 8, 12)
+    assert tuple(encoded.lq_hidden_states.shape) == (2, pipeline.lq_encoder.config.lq_channels, 8, 12)
     assert tuple(encoded.estimate.shape) == (2, 3, 64, 96)
     assert pipeline.lq_encoder.scale_factor == 8
 

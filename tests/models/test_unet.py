@@ -280,7 +280,7 @@ def test_missing_or_misfit_features_are_refused_by_name(tiny_unet, lq):
 def test_saving_and_loading_keeps_configuration_and_output(tiny_unet, tmp_path):
     tiny_unet.save_pretrained(tmp_path)
     loaded = FoundIRUNet2DConditionModel.from_pretrained(tmp_path).eval()
-    sample, lq = torch.randn(1, 48, 8, 12), torch.randn(1, 128, 8, 12)
+    sample, lq = torch.randn(1, 48, 8, 12), torch.randn(1, tiny_unet.config.lq_channels, 8, 12)
     with torch.no_grad():
         torch.testing.assert_close(loaded(sample, 7, lq_hidden_states=lq).sample, tiny_unet(sample, 7, lq_hidden_states=lq).sample)
     assert {k: loaded.config[k] for k in OWN} == {k: tiny_unet.config[k] for k in OWN}
@@ -306,7 +306,7 @@ def test_a_configuration_that_says_nothing_of_routing_is_soft(tiny_unet):
 
 def test_lora_can_be_added_and_a_fresh_one_changes_nothing(pipeline):
     unet = FoundIRUNet2DConditionModel.from_config(pipeline.unet.config).eval()
-    sample, lq = torch.randn(1, 48, 8, 8), torch.randn(1, 128, 8, 8)
+    sample, lq = torch.randn(1, 48, 8, 8), torch.randn(1, unet.config.lq_channels, 8, 8)
     with torch.no_grad():
         before = unet(sample, 7, lq_hidden_states=lq).sample
     unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v", "conv1"]))

@@ -67,7 +67,7 @@ def test_the_first_mode_that_fits_is_chosen_and_its_options_are_the_call_s(pipel
     assert "seconds" in str(replace(plan, flops_per_second=1e11))
     (alone,) = pipeline.plan(600, 400, kinds=[""], tile_sizes=[384]).modes
     assert alone in plan.modes
-    several = {steps: pipeline.plan(600, 400, num_inference_steps=steps, kinds=[""], tile_sizes=[256]).modes[0].peak for steps in (1, 2)}
+    several = {steps: pipeline.plan(6000, 4000, num_inference_steps=steps, kinds=[""], tile_sizes=[256]).modes[0].peak for steps in (1, 2)}
     assert several[2] > several[1]  # which holds the features of all tiles
 
 

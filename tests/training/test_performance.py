@@ -104,7 +104,7 @@ def test_checkpointing_keeps_fewer_bytes_for_the_backward_pass(pipe):
             loss = modules(replace(STAGE, tone="off"), batch, pipe.scheduler, torch.Generator().manual_seed(0))
         kept.append(sum(storages.values()))
         del loss
-    assert kept[1] < 0.5 * kept[0]
+    assert kept[1] < 0.6 * kept[0]
 
 
 def test_every_attention_gets_the_kernel_and_the_kernels_agree(sdxl):
