@@ -103,7 +103,7 @@ def test_so_have_verbs_that_read_folders_and_no_file_there_ends_them(photo, tmp_
     monkeypatch.chdir(tmp_path)
     photo.save("photos/good.png")
     os.mkfifo("photos/pipe.png")  # nobody ever writes into it
-    for module in ("formats.reading", "data.samples"):
+    for module in ("io.reading", "data.samples"):
         monkeypatch.setattr(f"foundir_hf.{module}.decode_photo", None)
     assert main(["pack", "photos", "-o", "shards"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "skipped pipe.png: cannot be read: is no file"
