@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
@@ -75,31 +76,30 @@ def make_pairs(arguments: argparse.Namespace) -> None:
     import numpy as np
     from PIL import Image
 
-    from foundir_hf.curation.cleaning import read_manifest
     from foundir_hf.data.augmentation import Augmentation
-    from foundir_hf.data.memory import InMemoryPhotographs
-    from foundir_hf.data.pairs import PairSource
-    from foundir_hf.data.sources import CleanFiles
-    from foundir_hf.io.folder import list_photos
+    from foundir_hf.data.loading import TrainingData
     from foundir_hf.training.config import TrainConfig
 
     config = TrainConfig.from_yaml(arguments.recipe)
     (stage,) = config.stages
-    verdicts = read_manifest(arguments.manifest) if arguments.manifest else None
-    for split, count, size in (("train", arguments.pairs, stage.context_size), ("val", config.reference_samples, config.reference_size)):
-        photographs = InMemoryPhotographs(CleanFiles(list_photos(arguments.data, split), arguments.data))
-        changes = Augmentation(stage.tone_share, stage.texture_share, stage.whole_share, stage.intent_share)
-        for task in stage.tasks:
-            folder = arguments.runs / "pairs" / split / task
-            if folder.is_dir() and len(list(folder.rglob("*.png"))) == 2 * count:
-                continue
-            source = PairSource(photographs, {task: 1.0}, count, size, size, verdicts=verdicts, augmentation=changes)
-            batch = source.batch(source.generator(0))
-            for part, images in (("HQ", batch.hq), ("LQ", batch.lq)):
-                (folder / part).mkdir(parents=True, exist_ok=True)
-                for number, image in enumerate(images):
-                    pixels = ((image + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-                    Image.fromarray(np.ascontiguousarray(pixels)).save(folder / part / f"{number}.png", compress_level=1)
+    folder, unfinished = arguments.runs / "pairs", arguments.runs / "pairs.part"
+    if folder.is_dir():
+        return
+    shutil.rmtree(unfinished, ignore_errors=True)
+    data = TrainingData(arguments.data, reference_samples=config.reference_samples, manifest=arguments.manifest, in_memory="yes")
+    changes = Augmentation(stage.tone_share, stage.texture_share, stage.whole_share, stage.intent_share)
+    made = {("val", task): pairs for task, pairs in data.reference(stage.tasks, config.reference_size).items()}
+    for task in stage.tasks:
+        source = data.batches({task: 1.0}, arguments.pairs, stage.context_size, stage.context_size, config.seed, changes)
+        made["train", task] = source.batch(source.generator(0))
+    for (split, task), pairs in made.items():
+        for part, images in (("HQ", pairs.hq), ("LQ", pairs.lq)):
+            place = unfinished / split / task / part
+            place.mkdir(parents=True)
+            for number, image in enumerate(images):
+                pixels = ((image + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+                Image.fromarray(np.ascontiguousarray(pixels)).save(place / f"{number}.png", compress_level=1)
+    unfinished.rename(folder)
 
 
 def score(pipeline_folder: Path, tasks: Iterable[str], test: Path, photographs: int) -> dict[str, dict[str, list[float]]]:

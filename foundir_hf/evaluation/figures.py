@@ -15,6 +15,7 @@ from PIL import Image
 from ..io.files import write_whole
 from ..io.pictures import contact_sheet, write_picture
 from .benchmark import INPUT, RESTORED, Measurement
+from .metrics import MissingExtraError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,9 +29,13 @@ class Grids:
 
     Args:
         folder: Gets `SET-TASK.jpg`.
+
+    Raises:
+        MissingExtraError: If what draws the chart that goes with them is not installed, before anything was measured.
     """
 
     def __init__(self, folder: Path):
+        _figure_class()
         self.folder = folder
         self.written: list[Path] = []
         self._group: tuple[str, str] | None = None
@@ -99,14 +104,12 @@ def _middle(pixels: np.ndarray) -> np.ndarray:
 
 def gain_chart(rows: Sequence[dict[str, Any]]) -> Figure | None:
     """Bars of gain by row of [`~foundir_hf.evaluation.statistics.summarise`], with intervals and best baselines; `None` without gains."""
-    from matplotlib.figure import Figure
-
     key = next(iter(rows[0]))
     rows = [row for row in rows if row["gain"] is not None]
     if not rows:
         return None
     gains, places = [row["gain"] for row in rows], range(len(rows))
-    figure = Figure(figsize=(8, 0.8 + 0.26 * len(rows)), layout="constrained")
+    figure = _figure_class()(figsize=(8, 0.8 + 0.26 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     axes.barh(places, gains, height=0.5, color=[_BLUE if gain >= 0 else _RED for gain in gains])
     for place, gain in zip(places, gains, strict=True):
@@ -127,6 +130,14 @@ def gain_chart(rows: Sequence[dict[str, Any]]) -> Figure | None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_title("gain over the input in dB (line: 95 %; diamond: best baseline)", fontsize=9, loc="left")
     return figure
+
+
+def _figure_class() -> type[Figure]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("Figures need matplotlib: pip install 'foundir_hf[eval]', or go --without figures.") from error
+    return Figure
 
 
 def write_chart(rows: Sequence[dict[str, Any]], path: Path) -> bool:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 
 from ..data.samples import is_smaller_copy
@@ -18,6 +17,7 @@ from ..io.decoder import read_rgb
 from ..io.files import hash_files
 from ..io.folder import list_photos
 from ..io.reading import photo_size
+from ..io.yaml_files import parse_yaml
 from . import baselines
 from .degradation import Degradation, select_degradations
 
@@ -267,10 +267,7 @@ def load_suite(suite: str | Path, data: str | Path = ".", limit: int | None = No
         path = Path(suite)
     if not path.is_file():
         raise ValueError(f"`suite` must be one of {', '.join(bundled_suites())}, or a YAML file; got {str(suite)!r}.")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
+    content = parse_yaml(path)
     if (
         not isinstance(content, dict)
         or not isinstance(content.get("sets"), list)

@@ -9,11 +9,19 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
 # What a dataclass has as `__pydantic_config__` so that a misspelt key is an error and not left out.
 STRICT_KEYS: dict[str, Any] = {"extra": "forbid"}
+
+
+def parse_yaml(path: str | Path) -> Any:
+    """What a YAML file holds, whatever that is. Raises `OSError`, and `ValueError` that names the file if it is no YAML."""
+    content = Path(path).read_bytes()
+    try:
+        return yaml.safe_load(content.decode("utf-8"))
+    except Exception as error:  # impossible dates, deep nesting: PyYAML raises whatever a value leads it to
+        raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split()) or type(error).__name__}.") from error
 
 
 def read_yaml(path: str | Path, kind: type[T]) -> T:
@@ -23,11 +31,9 @@ def read_yaml(path: str | Path, kind: type[T]) -> T:
         OSError: The file cannot be read.
         ValueError: It is no YAML, or nothing of this kind. Names the file and the first key that is wrong.
     """
-    content = Path(path).read_bytes()
-    try:
-        data = yaml.safe_load(content.decode("utf-8"))
-    except Exception as error:  # impossible dates, deep nesting: PyYAML raises whatever a value leads it to
-        raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split()) or type(error).__name__}.") from error
+    from pydantic import TypeAdapter, ValidationError  # here, so that a dataclass with `STRICT_KEYS` costs nobody its import
+
+    data = parse_yaml(path)
     try:
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:

@@ -204,3 +204,13 @@ def test_missing_extras_are_named(refused, data, checkpoint, monkeypatch):
     assert "`lpips` needs pyiqa: pip install 'foundir_hf[iqa]'" in refused(*rest, "--metrics", "lpips")
     monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", None)
     assert "MS-SSIM needs torchmetrics: pip install 'foundir_hf[eval]'" in refused(*rest)
+
+
+def test_figures_without_matplotlib_are_refused_before_anything_is_measured(run, data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    options = ("--paired", data / "real", "--checkpoint", "none", "--without", "baselines", "--metrics", "psnr", "-o", tmp_path / "out")
+    code, _, err = run(*options)
+    assert code == 2
+    assert "Figures need matplotlib: pip install 'foundir_hf[eval]', or go --without figures." in err
+    assert not list((tmp_path / "out").rglob("*.*"))
+    assert run(*options, "--without", "figures")[0] == 0
